@@ -64,7 +64,7 @@ class RowStreams:
 
     def random(self, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
         """Uniform floats in [0, 1), shape ``(n, *shape)``."""
-        return (self.bits(shape) >> _S11) * 2.0**-53
+        return (self.bits(shape) >> _S11).astype(np.float64) * 2.0**-53
 
     def integers(self, high: int | NDArray[np.integer], shape: tuple[int, ...] = ()) -> NDArray[np.int64]:
         """Uniform integers in [0, high), shape ``(n, *shape)``; ``high`` ≤ 2³² broadcasts against that shape.

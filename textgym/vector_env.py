@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -36,6 +36,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
     Attributes:
         task: The task.
         all_legal: Whether every action is legal in every state, so that masks can be ignored.
+        episodes: The running episodes: to read, not to write.
+        returns: Sum of rewards of each running episode, shape ``(num_envs,)``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -50,11 +52,12 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         array([False,  True])
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012  # declared so by Gymnasium
         "render_modes": ["ansi", "human", "rgb_array"],
         "render_fps": 4,
         "autoreset_mode": gym.vector.AutoresetMode.SAME_STEP,
     }
+    _STATE = ("_keys", "_episode_numbers", "returns", "episodes")
 
     def __init__(
         self,
@@ -84,8 +87,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         self._everyone = np.ones(n, np.bool_)
         self._keys: NDArray[np.uint64] | None = None
         self._episode_numbers = np.zeros(n, np.int64)
-        self._returns = np.zeros(n)
-        self._episodes = Episodes(
+        self.returns = np.zeros(n)
+        self.episodes = Episodes(
             np.full((n, self.task.context_length), self.task.pad_id, np.int32),
             np.zeros(n, np.int64),
             np.zeros(n, np.int64),
@@ -118,7 +121,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
             rows = np.flatnonzero(mask)
         self._seed_rows(seed, rows)
         self._start(rows)
-        return self._episodes.tokens.copy(), self._infos()
+        return self.episodes.tokens.copy(), self._infos()
 
     def step(
         self, actions: ArrayLike
@@ -139,15 +142,15 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         rewards, terminated, truncated, illegal = self.advance(actions)
         ended = terminated | truncated
         if not ended.any():
-            return self._episodes.tokens.copy(), rewards, terminated, truncated, self._infos()
+            return self.episodes.tokens.copy(), rewards, terminated, truncated, self._infos()
         final_info: dict[str, Any] = {"action_mask": self._int8_masks, "_action_mask": ended}
         if illegal is not None:
             final_info |= {"illegal_action": illegal, "_illegal_action": illegal}
-        final_obs = self._episodes.tokens.copy()
+        final_obs = self.episodes.tokens.copy()
         self._start(np.flatnonzero(ended))
         infos = self._infos()
         infos |= {"final_obs": final_obs, "_final_obs": ended, "final_info": final_info, "_final_info": ended}
-        return self._episodes.tokens.copy(), rewards, terminated, truncated, infos
+        return self.episodes.tokens.copy(), rewards, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Legal actions of each row, shape ``(num_envs, V)``, bool; read-only where everything is legal."""
@@ -161,12 +164,11 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
 
     def render_row(self, row: int) -> Any:
         """The frame of one row."""
-        return render_row(self.task, self._episodes, row, float(self._returns[row]), self.render_mode)
+        return render_row(self.task, self.episodes, row, float(self.returns[row]), self.render_mode)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that decides what comes next: all rows and all randomness, as arrays and plain values."""
-        names = ("_keys", "_episode_numbers", "_returns", "_episodes", "_masks", "_int8_masks")
-        state = {name: deepcopy(getattr(self, name)) for name in names if self.task.masked or "masks" not in name}
+        state = {name: deepcopy(getattr(self, name)) for name in self._STATE}
         return state | {"np_random": self.np_random.bit_generator.state}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -175,14 +177,14 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         Raises:
             ValueError: If the state is of another shape.
         """
-        shape = state["_episodes"].tokens.shape
-        if shape != self._episodes.tokens.shape:
-            raise ValueError(f"state must have observations of shape {self._episodes.tokens.shape}, got {shape}")
-        for name, value in state.items():
-            if name == "np_random":
-                self.np_random.bit_generator.state = value
-            else:
-                setattr(self, name, deepcopy(value))
+        shape = state["episodes"].tokens.shape
+        if shape != self.episodes.tokens.shape:
+            raise ValueError(f"state must have observations of shape {self.episodes.tokens.shape}, got {shape}")
+        for name in self._STATE:
+            setattr(self, name, deepcopy(state[name]))
+        self.np_random.bit_generator.state = state["np_random"]
+        if self.task.masked:
+            self._update_masks(self._rows)
 
     # ------------------------------------------------------------------ the core, shared with the single environment
 
@@ -194,7 +196,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         Returns:
             Rewards, terminated, truncated, and the rows that chose an illegal token (None if there are none).
         """
-        task, episodes = self.task, self._episodes
+        task, episodes = self.task, self.episodes
         actions = self._check_actions(actions)
         illegal = None
         if task.masked:
@@ -227,7 +229,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
             rewards[illegal] = forfeit[illegal]
             terminated |= illegal
             truncated &= ~illegal
-        self._returns += rewards
+        self.returns += rewards
 
         replies = task.reply(episodes, actions)
         if replies is not None:
@@ -271,7 +273,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
     def _start(self, rows: NDArray[np.integer]) -> None:
         """Begin the next episode of the given rows."""
         assert self._keys is not None
-        episodes = self._episodes
+        episodes = self.episodes
         prompts = self.task.prompts(RowStreams(self._keys[rows], self._episode_numbers[rows]))
         self._episode_numbers[rows] += 1
         width = prompts.tokens.shape[1]
@@ -288,7 +290,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
             if name not in episodes.columns:
                 episodes.columns[name] = np.zeros((self.num_envs, *values.shape[1:]), values.dtype)
             episodes.columns[name][rows] = values
-        self._returns[rows] = 0.0
+        self.returns[rows] = 0.0
         if self.task.masked:
             self._update_masks(rows)
 
@@ -297,12 +299,12 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         lengths = np.where(running, replies.lengths, 0)
         is_reply = np.arange(replies.tokens.shape[1]) < lengths[:, None]
         rows, columns = is_reply.nonzero()
-        self._episodes.tokens[rows, self._episodes.lengths[rows] + columns] = replies.tokens[rows, columns]
-        self._episodes.lengths += lengths
+        self.episodes.tokens[rows, self.episodes.lengths[rows] + columns] = replies.tokens[rows, columns]
+        self.episodes.lengths += lengths
 
     def _update_masks(self, rows: NDArray[np.integer]) -> None:
         everyone = len(rows) == self.num_envs
-        allowed = self.task.allowed(self._episodes if everyone else self._episodes.take(rows))
+        allowed = self.task.allowed(self.episodes if everyone else self.episodes.take(rows))
         # New arrays each time: those of earlier steps are in the caller's hands.
         self._masks = allowed if everyone else self._masks.copy()
         if not everyone:

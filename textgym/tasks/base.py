@@ -24,7 +24,7 @@ class Prompts(NamedTuple):
 
     tokens: NDArray[np.integer]
     lengths: NDArray[np.int64]
-    columns: dict[str, NDArray] = {}
+    columns: dict[str, NDArray]
 
 
 class Replies(NamedTuple):
@@ -136,7 +136,7 @@ class Task(ABC):
         return 0.0
 
     def finished(self, episodes: Episodes, actions: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """Rows that end for a reason other than EOS or the budget, shape ``(n,)``; None where there is no such reason."""
+        """Rows that end for another reason than EOS or the budget, shape ``(n,)``; None where there is none."""
         return None
 
     def reply(self, episodes: Episodes, actions: NDArray[np.int64]) -> Replies | None:

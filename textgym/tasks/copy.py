@@ -12,8 +12,9 @@ class Copy(Transduction):
     """Repeat the prompt, then close with EOS.
 
     ## Description
-    The prompt is a row of random symbols; the answer is the symbols of the prompt in the same order.
-    For the prompt ``c a b`` it is ``c a b <eos>``. The lookback is constant (``length`` tokens), which an encoder with positions finds from one rule for all steps.
+    The prompt is a row of random symbols; the answer is the symbols of the prompt in the same order. For the
+    prompt ``c a b`` it is ``c a b <eos>``. The lookback is constant (``length`` tokens), which an encoder with
+    positions finds from one rule for all steps.
 
     ## Action Space
     ``Discrete(vocab_size + 1)``: the symbols, then EOS. Every action is legal in every state.

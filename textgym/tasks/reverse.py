@@ -12,8 +12,9 @@ class Reverse(Transduction):
     """Write the prompt backwards, then close with EOS.
 
     ## Description
-    The prompt is a row of random symbols; the answer is the symbols of the prompt in reverse order.
-    For the prompt ``c a b`` it is ``b a c <eos>``. The lookback grows by two tokens with every action, so each step needs a rule of its own.
+    The prompt is a row of random symbols; the answer is the symbols of the prompt in reverse order. For the
+    prompt ``c a b`` it is ``b a c <eos>``. The lookback grows by two tokens with every action, so each step needs
+    a rule of its own.
 
     ## Action Space
     ``Discrete(vocab_size + 1)``: the symbols, then EOS. Every action is legal in every state.

@@ -12,8 +12,8 @@ class Sort(Transduction):
     """Write the symbols of the prompt in ascending order, then close with EOS.
 
     ## Description
-    The prompt is a row of random symbols; the answer is the symbols of the prompt, sorted, repetitions kept.
-    For the prompt ``c a b`` it is ``a b c <eos>``. Every symbol of the answer depends on the whole prompt.
+    The prompt is a row of random symbols; the answer is the symbols of the prompt, sorted, repetitions kept. For
+    the prompt ``c a b`` it is ``a b c <eos>``. Every symbol of the answer depends on the whole prompt.
 
     ## Action Space
     ``Discrete(vocab_size + 1)``: the symbols, then EOS. Every action is legal in every state.
