@@ -1,0 +1,186 @@
+"""A Performer whose weights are performer-pytorch's and whose arithmetic is exact, causal and fast."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+
+import performer_pytorch
+import torch
+import torch.nn.functional as F
+from performer_pytorch.performer_pytorch import FastAttention
+from torch import Tensor, nn
+
+from agents.encoders.base import CausalEncoder, EncoderState, features_at, require_positive
+from agents.encoders.linear_attention import (
+    causal_linear_attention,
+    linear_attention_prefill,
+    linear_attention_step,
+)
+
+KERNEL_EPSILON = 1e-3
+"""What performer-pytorch adds to every random feature, so that no key is invisible."""
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Attention of one layer: (layer, q, k, v) to values, q and k (B, H, L, M), v and the result (B, H, L, E)."""
+
+
+class Performer(CausalEncoder):
+    """Linear attention over random features (Choromanski et al. 2020, arXiv:2009.14794), in parallel or token by token.
+
+    ``performer`` is performer-pytorch's own module and owns the weights of the blocks (pre-norm attention and
+    feed-forward). It has ReLU features (``generalized_attention``), because its softmax features subtract a maximum
+    over the whole sequence from the keys, which lets later tokens reach earlier positions. Three things differ from
+    its default:
+
+    * The causal product is :func:`~agents.encoders.linear_attention.causal_linear_attention`, not the fallback that
+      builds an outer product for every token.
+    * The random projections are buffers that are never redrawn: a redraw would change every Q-value between two
+      updates. Two encoders agree only if they share them, as ``load_state_dict`` ensures; copying the parameters does
+      not.
+    * ``forward``, ``prefill`` and ``step`` compute the blocks straight from its weights, so that one description of a
+      block serves all three.
+
+    The state holds, for each layer and head, the (M, E + 1) sum of the key features times the values and one, so a step
+    costs the same at position 10 and at position 10,000.
+
+    Weights and projections are drawn from PyTorch's global generator when the encoder is built, as in any module.
+
+    Args:
+        vocab_size: Number of embeddings, the padding id included (≥ 1).
+        context_length: Most tokens in a sequence (≥ 1); the number of learned position embeddings.
+        pad_id: The padding id, in ``[0, vocab_size)``.
+        features_dim: Width D of the residual stream and of the features; a multiple of ``n_heads``.
+        n_layers: Number of blocks (≥ 1).
+        n_heads: Number of attention heads H (≥ 1).
+        n_random_features: Random features M of a head (≥ 1).
+        feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
+        embedding_std: Standard deviation of the initial token and position embeddings (> 0).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> encoder = Performer(vocab_size=12, context_length=16, pad_id=11)
+        >>> encoder(torch.tensor([[3, 1, 4, 1, 5]])).shape
+        torch.Size([1, 5, 64])
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context_length: int,
+        pad_id: int,
+        features_dim: int = 64,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        n_random_features: int = 32,
+        feedforward_mult: int = 4,
+        embedding_std: float = 0.5,
+    ) -> None:
+        super().__init__(vocab_size, context_length, pad_id, features_dim)
+        require_positive(
+            n_layers=n_layers, n_heads=n_heads, n_random_features=n_random_features, feedforward_mult=feedforward_mult
+        )
+        if features_dim % n_heads:
+            raise ValueError(f"features_dim must be a multiple of n_heads = {n_heads}, got {features_dim}")
+        if embedding_std <= 0:
+            raise ValueError(f"embedding_std must be positive, got {embedding_std}")
+        self.n_heads = n_heads
+        self.head_dim = features_dim // n_heads
+        self.n_random_features = n_random_features
+        self.token_embedding = nn.Embedding(vocab_size, features_dim)
+        self.position_embedding = nn.Embedding(context_length, features_dim)
+        nn.init.normal_(self.token_embedding.weight, std=embedding_std)
+        nn.init.normal_(self.position_embedding.weight, std=embedding_std)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that its CUDA extension is missing
+            self.performer = performer_pytorch.Performer(
+                dim=features_dim,
+                depth=n_layers,
+                heads=n_heads,
+                dim_head=self.head_dim,
+                causal=True,
+                ff_mult=feedforward_mult,
+                nb_features=n_random_features,
+                generalized_attention=True,
+                qkv_bias=False,
+                auto_check_redraw=False,
+            )
+        # It only redraws projections, and would list every weight a second time in the state dict.
+        del self.performer.proj_updater
+        for module in self.performer.modules():
+            if isinstance(module, FastAttention):
+                module.causal_linear_fn = causal_linear_attention
+        self.norm = nn.LayerNorm(features_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the features of every prefix; see :meth:`CausalEncoder.forward`."""
+        self.check_tokens(tokens)
+        x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]  # (B, L, D)
+        return self._blocks(x, lambda _layer, q, k, v: causal_linear_attention(q, k, v))
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> EncoderState:
+        """Return the state of empty prefixes; see :meth:`CausalEncoder.initial_state`."""
+        weight = self.norm.weight
+        device = weight.device if device is None else torch.device(device)
+        shape = (batch_size, self.n_heads, self.n_random_features, self.head_dim + 1)
+        return EncoderState(
+            lengths=torch.zeros(batch_size, dtype=torch.int64, device=device),
+            tensors=tuple(torch.zeros(shape, dtype=weight.dtype, device=device) for _ in self.performer.net.layers),
+        )
+
+    def step(self, tokens: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Append one token to every row; see :meth:`CausalEncoder.step`."""
+        if state.lengths.device.type == "cpu" and bool((state.lengths >= self.context_length).any()):
+            # On an accelerator this would wait for the device at every token; there the embedding's own check fails.
+            raise ValueError(f"state must hold fewer than context_length = {self.context_length} tokens in every row")
+        memories: list[Tensor] = []
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            out, memory = linear_attention_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], state.tensors[layer])
+            memories.append(memory)
+            return out.unsqueeze(2)
+
+        x = self.token_embedding(tokens) + self.position_embedding(state.lengths)  # (B, D)
+        features = self._blocks(x.unsqueeze(1), attend).squeeze(1)
+        return features, EncoderState(state.lengths + 1, tuple(memories))
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Append each row's new tokens; see :meth:`CausalEncoder.prefill`."""
+        self.check_prefill(tokens, lengths, state)
+        offsets = torch.arange(tokens.shape[1], device=tokens.device)  # (P,)
+        is_token = (offsets < lengths.unsqueeze(1)).unsqueeze(1).unsqueeze(-1)  # (B, 1, P, 1)
+        positions = (state.lengths.unsqueeze(1) + offsets).clamp(max=self.context_length - 1)  # (B, P)
+        memories: list[Tensor] = []
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            out, memory = linear_attention_prefill(q, k * is_token, v, state.tensors[layer])
+            memories.append(memory)
+            return out
+
+        features = self._blocks(self.token_embedding(tokens) + self.position_embedding(positions), attend)
+        return features_at(features, lengths - 1), EncoderState(state.lengths + lengths, tuple(memories))
+
+    def _blocks(self, x: Tensor, attend: Attend) -> Tensor:
+        """Run the residual stream, (B, L, D), through every block of ``self.performer`` and the final norm."""
+        for layer, (attention, feedforward) in enumerate(self.performer.net.layers):
+            q, k, v = self._queries_keys_values(attention.fn, attention.norm(x))
+            attended = attend(layer, q, k, v).transpose(1, 2).flatten(2)  # (B, L, D)
+            x = x + attention.fn.to_out(attended)
+            hidden = feedforward.fn.fn
+            x = x + hidden.w2(hidden.act(hidden.w1(feedforward.norm(x))))
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def _queries_keys_values(
+        self, attention: performer_pytorch.SelfAttention, x: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return random features of queries and keys, (B, H, L, M), and values, (B, H, L, E), of x, (B, L, D)."""
+        # Both sides of the kernel carry E^(-1/4), so that their product carries attention's 1/√E.
+        projection = attention.fast_attention.projection_matrix.mT * self.head_dim**-0.25  # (E, M)
+        q, k, v = (
+            linear(x).unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)  # (B, H, L, E)
+            for linear in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        return F.relu(q @ projection) + KERNEL_EPSILON, F.relu(k @ projection) + KERNEL_EPSILON, v
