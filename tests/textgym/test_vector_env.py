@@ -9,7 +9,7 @@ import pytest
 
 import textgym
 from textgym.random import RowStreams
-from textgym.tasks.base import Prompts, Replies
+from textgym.tasks.base import Replies
 from textgym.tasks.reverse import Reverse
 
 
@@ -220,10 +220,3 @@ def test_registration_is_idempotent():
     before = len(gym.registry)
     textgym.register_all()
     assert len(gym.registry) == before
-
-
-def test_oracle_is_of_the_prompts_it_is_given():
-    task = Reverse(length=3, vocab_size=4)
-    prompts = task.prompts(RowStreams(np.arange(2, dtype=np.uint64), np.zeros(2, np.int64)))
-    assert isinstance(prompts, Prompts)
-    assert np.array_equal(task.oracle(prompts)[:, :3], prompts.tokens[:, ::-1])

@@ -100,6 +100,9 @@ class Task(ABC):
         deterministic: Whether the prompt determines every reward and reply. Where a secret is hidden from the
             observation, a lucky return is no lower bound of the value.
         reward_range: Lowest and highest return of an episode.
+        cheat_bound: The highest mean return that cheap tricks may earn: only EOS, one token repeated, the prompt
+            copied, the answer's tokens shuffled, random tokens. The tests try them.
+        cheats_that_solve: Names of those tricks that are the task itself (copying the prompt in ``Copy``).
     """
 
     vocab_size: int
@@ -110,6 +113,8 @@ class Task(ABC):
     masked: bool = False
     deterministic: ClassVar[bool] = True
     reward_range: tuple[float, float] = (0.0, 1.0)
+    cheat_bound: float = 0.5
+    cheats_that_solve: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def prompts(self, random: RowStreams) -> Prompts:
@@ -143,8 +148,11 @@ class Task(ABC):
         """Tokens to append after these actions (rows that have ended are skipped); None for single-turn tasks."""
         return None
 
-    def oracle(self, prompts: Prompts) -> NDArray[np.int64] | None:
-        """Actions that earn the best return, shape ``(n, T)``, padded with ``pad_id``; None where none is known."""
+    def oracle(self, episodes: Episodes) -> NDArray[np.int64] | None:
+        """The next action of a policy that earns the best return, shape ``(n,)``; None where no such policy is known.
+
+        It may read ``columns``, hidden answers included, and has to be right from the start of an episode only.
+        """
         return None
 
     def decode(self, tokens: NDArray[np.integer]) -> str:

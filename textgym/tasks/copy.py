@@ -39,6 +39,8 @@ class Copy(Transduction):
     * v0: first version.
     """
 
+    cheats_that_solve = frozenset({"prompt copied"})
+
     def answer(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
         """The symbols of the prompt in the same order."""
         return prompts

@@ -64,9 +64,9 @@ class Transduction(Task):
         written = episodes.tokens[:, self.length : 2 * self.length + 1]
         return np.all(written == episodes.columns["target"][:, : self.length + 1], axis=1).astype(np.float64)
 
-    def oracle(self, prompts: Prompts) -> NDArray[np.int64]:
-        """The answer and its EOS."""
-        return prompts.columns["target"][:, : self.length + 1].astype(np.int64)
+    def oracle(self, episodes: Episodes) -> NDArray[np.int64]:
+        """The answer and its EOS, token by token."""
+        return episodes.columns["target"][np.arange(len(episodes)), episodes.steps].astype(np.int64)
 
     def token_text(self, token: int) -> str:
         """A letter where the alphabet is long enough for the vocabulary, else a number."""
