@@ -129,7 +129,7 @@ class TextGenVecEnv(VecEnv):
         """Call a method of the batched environment and give each row asked for its part of the answer."""
         rows: Iterable[int] = self._get_indices(indices)
         if method_name == "get_wrapper_attr":
-            return self.get_attr(*method_args, indices=indices)
+            return self.get_attr(method_args[0], indices)
         result = getattr(self.envs, method_name)(*method_args, **method_kwargs)
         per_row = isinstance(result, (np.ndarray, tuple, list)) and len(result) == self.num_envs
         return [result[row] if per_row else result for row in rows]
@@ -183,7 +183,7 @@ def make_vec_env(
 
 
 def action_masks(env: VecEnv) -> NDArray[np.bool_] | None:
-    """Legal actions of every row, shape ``(n_envs, V)``, bool; None where the environment has no masks or allows all."""
+    """Legal actions of every row, shape ``(n_envs, V)``, bool; None where all is legal or there are no masks."""
     if getattr(env, "all_legal", False) or not env.has_attr("action_masks"):
         return None
     return np.stack(env.env_method("action_masks"))

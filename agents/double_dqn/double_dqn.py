@@ -6,7 +6,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -98,7 +97,7 @@ class DoubleDQN(DQN):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"PerformerPolicy": PerformerPolicy}
     policy: SequencePolicy
-    replay_buffer: EpisodeReplayBuffer  # type: ignore[assignment]
+    replay_buffer: EpisodeReplayBuffer
 
     def __init__(
         self,
@@ -338,6 +337,7 @@ class DoubleDQN(DQN):
                 )
                 actions, contexts = self._choose(observations, self._acting_state, masks, explore=True)
             new_obs, rewards, dones, infos = env.step(actions)
+            assert isinstance(new_obs, np.ndarray)
             self.num_timesteps += env.num_envs
             n_steps += 1
 

@@ -221,6 +221,7 @@ class SequencePolicy(DQNPolicy):
     def make_q_net(self) -> SequenceQNetwork:  # type: ignore[override]
         """Build one of the two networks."""
         extractor = self.make_features_extractor()
+        assert isinstance(self.action_space, spaces.Discrete)
         return SequenceQNetwork(
             self.observation_space, self.action_space, extractor, extractor.features_dim, self.dueling
         ).to(self.device)
