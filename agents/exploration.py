@@ -48,7 +48,7 @@ def context_keys(observations: NDArray[np.integer], lengths: NDArray[np.integer]
 def linear_schedule(initial: float, final: float, fraction: float, progress: float) -> float:
     """Go from `initial` to `final` over the first `fraction` of training; `progress` is in [0, 1]."""
     done = min(progress / fraction, 1.0) if fraction > 0 else 1.0
-    return initial + (final - initial) * done
+    return initial * (1 - done) + final * done
 
 
 class Exploration(ABC):
@@ -140,7 +140,7 @@ class Boltzmann(Exploration):
     """
 
     def __init__(
-        self, initial_temperature: float = 0.3, final_temperature: float = 0.01, fraction: float = 0.5
+        self, initial_temperature: float = 0.1, final_temperature: float = 0.01, fraction: float = 0.5
     ) -> None:
         for name, value in (("initial_temperature", initial_temperature), ("final_temperature", final_temperature)):
             if not value > 0:
