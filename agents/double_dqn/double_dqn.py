@@ -374,13 +374,16 @@ class DoubleDQN(DQN):
         beta = self.priority_beta + (1.0 - self.priority_beta) * (1.0 - self._current_progress_remaining)
         # Environment steps for which one update stands; 0 before the first rollout.
         steps_per_update = getattr(self, "_env_steps_collected", 0) / max(gradient_steps, 1)
+        # Walking through the modules for their parameters takes as long as some of the arithmetic: once a call is enough.
+        parameters = list(self.policy.q_net.parameters())
+        target_parameters = list(self.policy.q_net_target.parameters())
         losses, errors, values = [], [], []
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, beta=beta)
             loss, td_errors, q_t = self._loss(batch)
             self.policy.optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.policy.q_net.parameters(), self.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             self.policy.optimizer.step()
             if self.prioritized_replay:
                 priorities = sequence_priorities(td_errors, batch.valid)
@@ -388,7 +391,7 @@ class DoubleDQN(DQN):
             self._steps_since_target_update += steps_per_update
             if self._steps_since_target_update >= self.target_update_interval or steps_per_update == 0:
                 self._steps_since_target_update = 0.0
-                polyak_update(self.policy.q_net.parameters(), self.policy.q_net_target.parameters(), self.tau)
+                polyak_update(parameters, target_parameters, self.tau)
             valid = batch.valid
             losses.append(loss.detach())
             errors.append(td_errors.abs().sum() / valid.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,4 +56,6 @@ class QHead(nn.Module):
         scores = self.advantage(features)
         if action_masks is not None:
             scores = scores.masked_fill(~action_masks, -torch.inf)
+        if scores.device.type == "cpu":  # NumPy's argmax is ten times as fast as torch's there
+            return torch.from_numpy(np.asarray(scores.numpy().argmax(axis=-1)))
         return scores.argmax(dim=-1)

@@ -226,6 +226,11 @@ class SequencePolicy(DQNPolicy):
             self.observation_space, self.action_space, extractor, extractor.features_dim, self.dueling
         ).to(self.device)
 
+    def set_training_mode(self, mode: bool) -> None:
+        """Switch between training and evaluation mode; a walk through all modules, so only where it changes anything."""
+        if mode != self.training:
+            super().set_training_mode(mode)
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         for name in ("net_arch", "activation_fn", "normalize_images"):
