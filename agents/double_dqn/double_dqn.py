@@ -148,6 +148,7 @@ class DoubleDQN(DQN):
         self.exploration_kwargs = exploration_kwargs or {}
         self.updates_per_step = updates_per_step
         self._updates_due = 0.0
+        self._env_steps_collected = 0
         self._steps_since_target_update = 0.0
         self._generator: np.random.Generator | None = None
         self._acting_state: ActingState | None = None
@@ -373,8 +374,8 @@ class DoubleDQN(DQN):
         self._update_learning_rate(self.policy.optimizer)
         beta = self.priority_beta + (1.0 - self.priority_beta) * (1.0 - self._current_progress_remaining)
         # Environment steps for which one update stands; 0 before the first rollout.
-        steps_per_update = getattr(self, "_env_steps_collected", 0) / max(gradient_steps, 1)
-        # Walking through the modules for their parameters takes as long as some of the arithmetic: once a call is enough.
+        steps_per_update = self._env_steps_collected / max(gradient_steps, 1)
+        # Walking through the modules for their parameters takes as long as some of the arithmetic: once is enough.
         parameters = list(self.policy.q_net.parameters())
         target_parameters = list(self.policy.q_net_target.parameters())
         losses, errors, values = [], [], []

@@ -227,7 +227,7 @@ class SequencePolicy(DQNPolicy):
         ).to(self.device)
 
     def set_training_mode(self, mode: bool) -> None:
-        """Switch between training and evaluation mode; a walk through all modules, so only where it changes anything."""
+        """Switch between training and evaluation mode: a walk through all modules, so only where it changes a thing."""
         if mode != self.training:
             super().set_training_mode(mode)
 
