@@ -440,6 +440,8 @@ class DoubleDQN(DQN):
     ) -> SelfDoubleDQN:
         """Train for ``total_timesteps`` environment steps; ``log_interval`` counts episodes. See SB3's ``learn``."""
         self._acting_state = None
+        if reset_num_timesteps or self._last_obs is None:  # the environments are about to be reset
+            self.replay_buffer.discard_unfinished()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:

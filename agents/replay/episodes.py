@@ -155,8 +155,8 @@ class EpisodeReplayBuffer(ReplayBuffer):
             reward: Rewards, shape (n_envs,).
             done: Whether the episode is over, shape (n_envs,).
             infos: One a row. Where done: `terminal_observation`, the last row of the episode (else `next_obs` is
-                taken for it); `TimeLimit.truncated`; and for truncated episodes, if masks are used,
-                `final_action_mask`, that of the last state, shape (V,).
+                taken for it); `TimeLimit.truncated`; and, if masks are used, `action_mask`, that of the last
+                state, shape (V,).
             action_masks: Legal actions in `obs`, bool, shape (n_envs, V); all of them if None.
 
         Raises:
@@ -169,9 +169,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             return
         tokens = np.stack([infos[i].get("terminal_observation", next_obs[i]) for i in ended])
         truncated = np.array([bool(infos[i].get("TimeLimit.truncated", False)) for i in ended])
-        final_masks = [
-            infos[i].get("final_action_mask") if cut else None for i, cut in zip(ended, truncated, strict=True)
-        ]
+        final_masks = [infos[i].get("action_mask") if cut else None for i, cut in zip(ended, truncated, strict=True)]
         terminated = ~truncated if self.handle_timeout_termination else np.ones_like(truncated)
         lengths = sequence_lengths(tokens, self.pad_id)
         self._append(self._partial.finish(ended, tokens, lengths, terminated, final_masks))

@@ -52,7 +52,7 @@ def play(buffer: EpisodeReplayBuffer, queues: list[list[Episode]], use_masks: bo
         for i in np.flatnonzero(done):
             infos[i] = {"terminal_observation": next_obs[i].copy(), "TimeLimit.truncated": not now[i].terminated}
             if use_masks and not now[i].terminated:
-                infos[i]["final_action_mask"] = now[i].masks[-1].astype(np.int8)
+                infos[i]["action_mask"] = now[i].masks[-1].astype(np.int8)
             next_obs[i] = SEPARATOR  # whatever the next prompt is: it must not be taken for the end
             finished.append(now[i])
         buffer.add(
