@@ -14,6 +14,11 @@ TASKS: dict[str, str] = {
     "reverse": "textgym.tasks.reverse:Reverse",
     "sort": "textgym.tasks.sort:Sort",
     "text_generation": "textgym.tasks.text_generation:TextGeneration",
+    "addition": "textgym.tasks.addition:Addition",
+    "brackets": "textgym.tasks.brackets:Brackets",
+    "passkey": "textgym.tasks.passkey:Passkey",
+    "recall": "textgym.tasks.recall:Recall",
+    "spelling": "textgym.tasks.spelling:Spelling",
 }
 """Task name → ``module:Class``."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,3 +43,7 @@ class Sort(Transduction):
     def answer(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
         """The symbols of the prompt, sorted, repetitions kept."""
         return np.sort(prompts, axis=1)
+
+    def sparse_cheat_bound(self) -> float:
+        """Chance that the prompt is sorted already."""
+        return math.comb(self.n_symbols + self.length - 1, self.length) / self.n_symbols**self.length

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
+from textgym.tasks.base import Prompts, check_at_least
+from textgym.tasks.exact_answer import ExactAnswer
 
 
-class Transduction(Task):
+class Transduction(ExactAnswer):
     """Write the one right answer to a prompt of ``length`` symbols, then EOS.
 
     Subclasses say what the answer is in :meth:`answer`. The prompt has a fixed length, so no separator closes it.
@@ -36,6 +37,10 @@ class Transduction(Task):
         self.pad_id = self.vocab_size
         self.max_new_tokens = self.length + 2
         self.context_length = self.length + self.max_new_tokens
+        # Copying the prompt, or the answer in another order: one position stands in its place on average, each of
+        # the others is right by chance, and EOS is.
+        dense_bound = (2 + (self.length - 1) / self.n_symbols) / (self.length + 1)
+        self.cheat_bound = dense_bound if self.dense else self.sparse_cheat_bound()
 
     @abstractmethod
     def answer(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -48,25 +53,11 @@ class Transduction(Task):
         target = np.full((len(tokens), self.max_new_tokens), -1, np.int32)
         target[:, : self.length] = self.answer(tokens)
         target[:, self.length] = self.eos_id
-        return Prompts(tokens, np.full(len(tokens), self.length), {"target": target})
+        return Prompts(tokens, np.full(len(tokens), self.length), self.answer_columns(target, self.length + 1))
 
-    def step_reward(self, episodes: Episodes, actions: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """``1 / (length + 1)`` for each token that stands where it belongs (dense variant)."""
-        if not self.dense:
-            return None
-        expected = episodes.columns["target"][np.arange(len(actions)), episodes.steps - 1]
-        return (expected == actions) * (1.0 / (self.length + 1))
-
-    def final_reward(self, episodes: Episodes) -> NDArray[np.float64] | None:
-        """1 for the exact answer, closed by EOS (sparse variant)."""
-        if self.dense:
-            return None
-        written = episodes.tokens[:, self.length : 2 * self.length + 1]
-        return np.all(written == episodes.columns["target"][:, : self.length + 1], axis=1).astype(np.float64)
-
-    def oracle(self, episodes: Episodes) -> NDArray[np.int64]:
-        """The answer and its EOS, token by token."""
-        return episodes.columns["target"][np.arange(len(episodes)), episodes.steps].astype(np.int64)
+    def sparse_cheat_bound(self) -> float:
+        """Chance that a cheat happens to be the answer: that the prompt is a palindrome, or one symbol repeated."""
+        return float(self.n_symbols) ** -(self.length // 2)
 
     def token_text(self, token: int) -> str:
         """A letter where the alphabet is long enough for the vocabulary, else a number."""
