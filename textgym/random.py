@@ -79,4 +79,7 @@ class RowStreams:
 
     def permutation(self, length: int) -> NDArray[np.int64]:
         """A random permutation of ``range(length)`` for each row, shape ``(n, length)``."""
-        return np.argsort(self.bits((length,)), axis=1, kind="stable")
+        # Sorting words whose low bits hold the index is several times as fast as an argsort of the words.
+        low_bits = np.uint64(2 ** max(length - 1, 1).bit_length() - 1)
+        words = self.bits((length,)) & ~low_bits | np.arange(length, dtype=np.uint64)
+        return (np.sort(words, axis=1) & low_bits).astype(np.int64)

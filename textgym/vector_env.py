@@ -220,7 +220,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
 
         scored = terminated if illegal is None else terminated & ~illegal
         rows = scored.nonzero()[0]
-        if rows.size:
+        if rows.size and task.pays_at_end:
             final = task.final_reward(episodes if rows.size == self.num_envs else episodes.take(rows))
             if final is not None:
                 rewards[rows] += final

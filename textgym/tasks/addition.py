@@ -68,7 +68,7 @@ class Addition(ExactAnswer):
         self.digits = check_at_least("digits", digits, 1)
         self.carry = bool(carry)
         self.least_significant_first = bool(least_significant_first)
-        self.dense = bool(dense)
+        super().__init__(dense)
         self.max_new_tokens = self.digits + 2
         self.context_length = 2 * self.digits + 2 + self.max_new_tokens
         self._layouts = _layouts(self.digits, self.least_significant_first)

@@ -97,6 +97,7 @@ class Task(ABC):
         context_length: Length of an observation: longest prompt, all actions and all replies.
         max_new_tokens: Number of actions after which an episode ends.
         masked: Whether :meth:`allowed` forbids tokens; False means that every action is legal in every state.
+        pays_at_end: Whether :meth:`final_reward` has to be asked; False saves the copy of the ended rows.
         deterministic: Whether the prompt determines every reward and reply. Where a secret is hidden from the
             observation, a lucky return is no lower bound of the value.
         reward_range: Lowest and highest return of an episode.
@@ -111,6 +112,7 @@ class Task(ABC):
     context_length: int
     max_new_tokens: int
     masked: bool = False
+    pays_at_end: bool = True
     deterministic: ClassVar[bool] = True
     reward_range: tuple[float, float] = (0.0, 1.0)
     cheat_bound: float = 0.5

@@ -65,7 +65,7 @@ class Brackets(ExactAnswer):
         if self.kinds > len(_OPENERS):
             raise ValueError(f"kinds must be at most {len(_OPENERS)}, got {kinds}")
         self.max_depth = check_at_least("max_depth", max_depth, 2)
-        self.dense = bool(dense)
+        super().__init__(dense)
         self.eos_id = 2 * self.kinds
         self.vocab_size = self.eos_id + 1
         self.sep_id = self.vocab_size

@@ -11,18 +11,20 @@ from textgym.tasks.base import Episodes, Task
 class ExactAnswer(Task):
     """Write the one right answer, token by token.
 
-    Subclasses set :attr:`dense` and the attributes of :class:`textgym.tasks.base.Task`, and return
+    Subclasses set the attributes of :class:`textgym.tasks.base.Task`, and return
     :meth:`answer_columns` with their prompts. Where the answer's length differs between prompts, the answer ends with
     EOS; where it is as long as the budget, the budget ends the episode.
 
     The dense variant pays the same share for each token that stands where it belongs, whatever stands elsewhere; the
     sparse one pays 1 for the whole answer at the end of the episode, and nothing else.
 
-    Attributes:
+    Args:
         dense: Which of the two variants this is.
     """
 
-    dense: bool
+    def __init__(self, dense: bool) -> None:
+        self.dense = bool(dense)
+        self.pays_at_end = not self.dense
 
     def answer_columns(self, target: NDArray[np.integer], n_tokens: int | NDArray[np.integer]) -> dict[str, NDArray]:
         """The columns that the rewards and the oracle read.
@@ -41,10 +43,8 @@ class ExactAnswer(Task):
         expected = episodes.columns["target"][np.arange(len(actions)), episodes.steps - 1]
         return (expected == actions) * episodes.columns["share"]
 
-    def final_reward(self, episodes: Episodes) -> NDArray[np.float64] | None:
+    def final_reward(self, episodes: Episodes) -> NDArray[np.float64]:
         """1 for the whole answer (sparse variant)."""
-        if self.dense:
-            return None
         target = episodes.columns["target"]
         columns = episodes.prompt_lengths[:, None] + np.arange(target.shape[1])
         written = np.take_along_axis(episodes.tokens, columns, axis=1)

@@ -98,7 +98,7 @@ class Passkey(ExactAnswer):
         self.context_length = check_at_least("context_length", context_length, shortest)
         if self.context_length > longest:
             raise ValueError(f"context_length must be at most {longest}, got {context_length}")
-        self.dense = bool(dense)
+        super().__init__(dense)
         self.max_new_tokens = self.digits
         self.pad_id = self.vocab_size + len(self._words)
         self._part_length = (self.context_length - self.digits - len(self._question)) // (self.decoys + 1)

@@ -66,7 +66,7 @@ class Recall(ExactAnswer):
         self.value_length = check_at_least("value_length", value_length, 1)
         self.n_symbols = check_at_least("vocab_size", vocab_size, 1)
         self.keys = self.pairs if keys is None else check_at_least("keys", keys, self.pairs)
-        self.dense = bool(dense)
+        super().__init__(dense)
         self.vocab_size = self.n_symbols + 1
         self.eos_id = self.n_symbols
         self.question_id = self.vocab_size + self.keys

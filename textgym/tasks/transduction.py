@@ -31,7 +31,7 @@ class Transduction(ExactAnswer):
     def __init__(self, length: int = 6, vocab_size: int = 15, dense: bool = True) -> None:
         self.length = check_at_least("length", length, 1)
         self.n_symbols = check_at_least("vocab_size", vocab_size, 1)
-        self.dense = bool(dense)
+        super().__init__(dense)
         self.vocab_size = self.n_symbols + 1
         self.eos_id = self.n_symbols
         self.pad_id = self.vocab_size
