@@ -19,6 +19,12 @@ TASKS: dict[str, str] = {
     "passkey": "textgym.tasks.passkey:Passkey",
     "recall": "textgym.tasks.recall:Recall",
     "spelling": "textgym.tasks.spelling:Spelling",
+    "arithmetic": "textgym.tasks.arithmetic:Arithmetic",
+    "guess_number": "textgym.tasks.guess_number:GuessNumber",
+    "hangman": "textgym.tasks.hangman:Hangman",
+    "json": "textgym.tasks.json_schema:Json",
+    "sql": "textgym.tasks.sql:Sql",
+    "wordle": "textgym.tasks.wordle:Wordle",
 }
 """Task name → ``module:Class``."""
 
