@@ -60,7 +60,7 @@ def test_single_env_and_row_of_the_batch_agree(env_id, seed):
         assert np.array_equal(observation, observations[row])
         assert np.array_equal(info["action_mask"], infos["action_mask"][row])
     ended = np.zeros(n, int)
-    for _ in range(60):
+    for _ in range(max(60, 2 * batch.unwrapped.task.max_new_tokens)):
         actions = legal_actions(batch.unwrapped.action_masks(), generator)
         observations, rewards, terminated, truncated, infos = batch.step(actions)
         for row, single in enumerate(singles):
@@ -116,7 +116,9 @@ def test_oracle_earns_the_best_return(env_id):
         _, rewards, terminated, _, _ = envs.step(task.oracle(envs.episodes))
         returns += rewards * running
         running &= ~terminated
-    assert returns.mean() == pytest.approx(textgym.references(env_id).best, abs=1e-9)
+    # Where a secret is hidden, the scripted player's mean over all secrets is met up to the luck of 32 of them.
+    tolerance = 1e-9 if task.deterministic else 4 * returns.std() / np.sqrt(32)
+    assert returns.mean() == pytest.approx(textgym.references(env_id).best, abs=tolerance)
 
 
 def test_spec_round_trip_through_json(env_id):
