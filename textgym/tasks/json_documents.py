@@ -30,17 +30,27 @@ def parse_json(text: str) -> Any:
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"text must have at most {MAX_LENGTH} characters, got {len(text)}")
-    # json.loads recurses, so nesting is counted first; what stands in strings counts too, which errs on the safe side
-    # for no text that is not itself made of brackets.
-    depth = 0
+    if _depth(text) > MAX_DEPTH:  # json.loads recurses
+        raise ValueError(f"text must nest at most {MAX_DEPTH} deep")
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+
+
+def _depth(text: str) -> int:
+    """Deepest nesting of brackets outside strings."""
+    depth = deepest = 0
+    in_string = escaped = False
     for character in text:
-        if character in "[{":
+        if in_string:
+            in_string = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
             depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError(f"text must nest at most {MAX_DEPTH} deep")
+            deepest = max(deepest, depth)
         elif character in "]}":
             depth -= 1
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+    return deepest
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-MAX_QUERY = 2_000
-"""Longest query, in bytes."""
+MAX_QUERY = 500
+"""Longest query, in characters."""
+MAX_SELECTS = 2
+"""Most SELECTs in a query: SQLite copies the expressions of a subquery into the query around it before anything runs,
+so that nested ones grow exponentially where no limit of SQLite's own looks."""
 MAX_ROWS = 200
 """Most rows that a query may return."""
 MAX_INSTRUCTIONS = 100_000
@@ -20,10 +24,11 @@ Cell: TypeAlias = int | float | str | bytes | None
 Rows: TypeAlias = tuple[tuple[Cell, ...], ...]
 
 _CHECK_EVERY = 1_000
+_SELECT = re.compile("select", re.IGNORECASE)
 _FUNCTIONS = frozenset({"abs", "avg", "count", "length", "lower", "max", "min", "round", "sum", "total", "upper"})
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: 10_000,  # bytes of one value or row, in results and on the way to them
-    sqlite3.SQLITE_LIMIT_SQL_LENGTH: MAX_QUERY,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 4 * MAX_QUERY,  # in bytes
     sqlite3.SQLITE_LIMIT_COLUMN: 32,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 50,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 5,
@@ -84,6 +89,8 @@ class ReadOnlyDatabase:
         """
         if len(query) > MAX_QUERY:
             raise ValueError(f"query must have at most {MAX_QUERY} characters, got {len(query)}")
+        if len(_SELECT.findall(query)) > MAX_SELECTS:
+            raise ValueError(f"query must have at most {MAX_SELECTS} SELECTs, got {len(_SELECT.findall(query))}")
         with self._lock:
             answer = self._answer(query)
         if isinstance(answer, str):
@@ -99,6 +106,8 @@ class ReadOnlyDatabase:
                 rows = cursor.fetchmany(MAX_ROWS + 1)
             finally:
                 cursor.close()
+        except MemoryError:  # what SQLite calls a program that is longer than its limit
+            return "too complex"
         # ValueError: null characters and lone surrogates. Warning: two statements (an Error from Python 3.12 on).
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
             return " ".join(str(error).split())[:200]
