@@ -130,7 +130,9 @@ class BigramLM:
             uniforms: One number in [0, 1) a row, shape ``(n,)``: the only randomness.
         """
         previous = np.asarray(previous)
-        found = np.searchsorted(self._pair_cumulative, previous + uniforms, side="right")
+        # Row numbers take 11 bits of a double: a number closer to 1 than this would round into the next row.
+        within = np.minimum(uniforms, 1.0 - 2.0**-40)
+        found = np.searchsorted(self._pair_cumulative, previous + within, side="right")
         successors = self._successors[np.minimum(found, len(self._successors) - 1)]
         unpaired = np.minimum(np.searchsorted(self.unigram_cumulative, uniforms, side="right"), self.vocab_size - 1)
         return np.where(self._has_successors[previous], successors, unpaired)

@@ -30,8 +30,8 @@ class TextGeneration(Task):
     ## Description
     Without arguments the task is *tone on request*. A prompt names a tone and opens a phrase (``positive: the food``);
     the agent writes up to ten of the 1,500 most frequent English words so that the text speaks in that tone, reads as
-    English and does not repeat itself. A good text is ``negative: the | war on his death of the problem with a bad``,
-    a better one ends well, too. Prompts, reward and tokenizer of your own make it any task of single-turn text
+    English and does not repeat itself. One of the best texts known is, for ``positive: his own``, ``heart of the best
+    friend about it is a great``. Prompts, reward and tokenizer of your own make it any task of single-turn text
     generation; the reward has the signature that TRL's trainers use.
 
     ## Action Space
@@ -136,6 +136,8 @@ class TextGeneration(Task):
             "context_length", needed if context_length is None else context_length, needed
         )
         self.masked = self.tokenizer.allowed is not None
+        # Of the default reward, a token repeated leaves a tenth (distinctness), a lone happy word 2 of 9 (fluency).
+        self.cheat_bound = 0.1 if self._tone is not None else type(self).cheat_bound
 
     def prompts(self, random: RowStreams) -> Prompts:
         """See Starting State."""
