@@ -1,0 +1,237 @@
+"""The ``textgym`` command: list, play, train, validate.
+
+Heavy modules are imported inside the commands, so that ``--help`` and ``list`` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from agents.options import checked_env_id, one_line, parse_assignments
+from agents.runs import CommandError, write_json
+
+app = typer.Typer(
+    help="Reinforcement learning of text generation at token level.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+EnvArgs = Annotated[
+    list[str] | None, typer.Option("--env-arg", metavar="KEY=VALUE", help="Argument of the environment (YAML value).")
+]
+Device = Annotated[str | None, typer.Option(help="Torch device: auto, cpu, cuda …")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (anywhere on the command line).")] = False,
+) -> None:
+    """Reinforcement learning of text generation at token level."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("list")
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show every environment: vocabulary, budget, context, reference scores."""
+    rows = [_describe(env_id) for env_id in _env_ids()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("id", box=None, pad_edge=False)
+    for name in ("vocabulary", "budget", "context", "random", "blind", "best"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.columns[0].no_wrap = True
+    for row in rows:
+        known = row["references"] or {}
+        scores = (f"{known[name]:.3f}" if name in known else "–" for name in ("random", "blind", "best"))
+        table.add_row(row["id"], *(str(row[name]) for name in ("vocabulary", "budget", "context")), *scores)
+    Console().print(table)
+
+
+def _env_ids() -> list[str]:
+    from textgym import env_ids
+
+    return env_ids()
+
+
+def _describe(env_id: str) -> dict[str, Any]:
+    import gymnasium as gym
+
+    from textgym import make_task, references
+
+    spec = gym.spec(env_id)
+    known = references(env_id)
+    return {
+        "id": env_id,
+        **make_task(**spec.kwargs).summary(),
+        "reward_threshold": spec.reward_threshold,
+        "references": None
+        if known is None
+        else {"random": known.random, "blind": known.blind, "best": known.best, "sources": known.sources},
+    }
+
+
+@app.command()
+def play(
+    env_id: Annotated[str, typer.Argument(metavar="ID", help="Environment; see 'textgym list'.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of the prompts.", min=0)] = None,
+    env_arg: EnvArgs = None,
+) -> None:
+    """Write the completions yourself, token by token, and see what they earn."""
+    from agents.play import play as play_episodes
+
+    play_episodes(checked_env_id(env_id), parse_assignments("--env-arg", env_arg or []), seed, sys.stdin, Console())
+
+
+@app.command()
+def train(
+    env_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Environment; left out, that of --config.", show_default=False)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Environment steps.", show_default="the id's preset")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so many minutes, if the steps are not used up by then.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.", show_default="0")] = None,
+    n_envs: Annotated[int | None, typer.Option(help="Parallel environments.", show_default="the id's preset")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Run folder, new or empty.", show_default="runs/<ID>-<time>")
+    ] = None,
+    env_arg: EnvArgs = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Argument of DoubleDQN (YAML value); dots reach inside: policy_kwargs.features_dim=32.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings, such as a run's config.yaml; options go over it.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Torch threads.", show_default="available cores, at most 2")
+    ] = None,
+    device: Device = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the run folder alone.")] = False,
+) -> None:
+    """Train DoubleDQN on an environment and leave a run folder."""
+    if env_id is not None:  # before torch is imported: a typing error should be answered at once
+        env_id = checked_env_id(env_id)
+    agent = parse_assignments("--set", set_ or [])
+    env_args = parse_assignments("--env-arg", env_arg or [])
+    from agents.train import resolve_settings
+    from agents.train import train as run
+
+    settings = resolve_settings(
+        env_id,
+        config,
+        env_args,
+        agent=agent,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        n_envs=n_envs,
+        threads=threads,
+        device=device,
+    )
+    command = shlex.join(["textgym", *_arguments])
+    result = run(settings, run_dir, console=None if quiet else Console(), command=command)
+    if quiet:
+        print(result.folder)
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+@app.command()
+def validate(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder or model file (.zip).")],
+    env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
+    episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the first row of episodes; not one of training.")] = 10_000,
+    env_arg: EnvArgs = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write scores and all episodes there.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Evaluate a model greedily on fresh seeds: mean, IQM, 95 % intervals, normalised score, texts."""
+    if env is not None:
+        env = checked_env_id(env)
+    env_args = parse_assignments("--env-arg", env_arg) if env_arg else None
+    from agents.validate import as_json
+    from agents.validate import validate as run
+
+    result, scores = run(
+        path,
+        env_id=env,
+        env_args=env_args,
+        episodes=episodes,
+        seed=seed,
+        device=device or "auto",
+        console=Console(),
+    )
+    if json_file is not None:
+        try:
+            write_json(json_file, as_json(scores, result))
+        except OSError as error:
+            raise CommandError(
+                f"--json must be a file that can be written, got {json_file}: {error.strerror}"
+            ) from None
+
+
+_arguments: list[str] = []
+"""The command line, for the record in a run's configuration."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 if all went well, 2 if the user has to change something, 130 after Ctrl-C, else 1.
+
+    Args:
+        arguments: The command line without the program's name; None for the process's own.
+
+    Raises:
+        SystemExit: Always.
+    """
+    _arguments[:] = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in _arguments
+    given = [argument for argument in _arguments if argument != "--debug"]
+    try:
+        # Not standalone: typer would frame its errors in boxes of several lines. Returns the code of typer.Exit.
+        code = app(args=given, prog_name="textgym", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        code = _explain(error)
+    raise SystemExit(code or 0)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error in one line and return the exit code."""
+    if isinstance(error, CommandError):
+        message, code = one_line(error), 2
+    elif hasattr(error, "format_message"):  # typer's own errors, whichever click it brings along
+        message, code = " ".join(error.format_message().split()), 2
+    else:
+        message, code = f"{type(error).__name__}: {one_line(error)} (--debug shows where)", 1
+    print(f"textgym: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""How long ``textgym train`` trains on each id, and with which arguments: data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What ``textgym train`` does unless told otherwise.
+
+    Attributes:
+        steps: Environment steps.
+        n_envs: Parallel environments.
+        kwargs: Arguments of :class:`agents.DoubleDQN` that differ from its defaults; plain values, see
+            :func:`agents.options.constructor_arguments`.
+    """
+
+    steps: int = 100_000
+    n_envs: int = 32
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+PRESETS: dict[str, Preset] = {
+    "TextGen-v0": Preset(
+        steps=400_000,
+        n_envs=64,
+        kwargs={
+            # Rewards lie far below 1, and a bonus that is larger than they are would never let the agent settle.
+            "exploration": "ucb",
+            "exploration_kwargs": {"coefficient": 0.02},
+            "learning_rate": {"start": 2e-3, "end": 0.0},
+            "lower_bound": True,
+            "updates_per_step": 0.01,
+        },
+    ),
+    "TextGen/Copy-v0": Preset(steps=20_000),
+    "TextGen/Reverse-v0": Preset(steps=20_000),
+    "TextGen/Sort-v0": Preset(steps=80_000),
+}
+"""Presets by id; other ids take the defaults of :class:`Preset`."""

@@ -1,0 +1,187 @@
+"""Run folders: what is in them, how they are written, and how they are found again.
+
+A run folder holds ``config.yaml`` (all that is needed to repeat the run), ``progress.csv`` and TensorBoard events,
+``checkpoint/model.zip`` (the latest during training), ``model.zip`` (at the end), ``samples.txt`` and ``result.json``.
+Only the two logs grow in place; every other file appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "model.zip"
+CHECKPOINT = Path("checkpoint") / MODEL
+
+
+class CommandError(Exception):
+    """What a user got wrong, in one line: the argument, the value given and what is accepted."""
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Safe YAML that reads ``1e-3`` as a number: YAML 1.1, which PyYAML follows, wants ``1.0e-3``."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Write a file so that it appears complete or not at all.
+
+    The file is written under a temporary name in the same folder and renamed at the end; an exception removes it and
+    leaves what was there before.
+
+    Args:
+        path: Where the file is to be; its folder must exist.
+
+    Yields:
+        The path to write to, with the same suffix.
+
+    Example:
+        >>> with atomic_write("result.json") as temporary:  # doctest: +SKIP
+        ...     temporary.write_text("{}")
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: str | Path, value: Any) -> None:
+    """Write a YAML file atomically, keys in the order given."""
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML.
+
+    Args:
+        text: The YAML text.
+        source: What it is, for the error: an option or a file.
+
+    Raises:
+        CommandError: If it is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_YamlLoader)  # a SafeLoader: it builds plain values only
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise CommandError(f"{source} must be valid YAML, got {text[:60].strip()!r} ({reason})") from None
+
+
+def read_yaml_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        CommandError: If the file can't be read, is not YAML, or holds something else.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"can't read {path}: {_reason(error)}") from None
+    value = parse_yaml(text, str(path))
+    if not isinstance(value, dict):
+        raise CommandError(f"{path} must hold a YAML mapping of names to values, got {type(value).__name__}")
+    return value
+
+
+def create_run_folder(path: str | Path | None, env_id: str) -> Path:
+    """Make the folder of a new run.
+
+    Args:
+        path: The folder; None for ``runs/<id>-<time>``.
+        env_id: Id of the environment.
+
+    Raises:
+        CommandError: If the folder exists and is not empty, or can't be made.
+    """
+    if path is None:
+        name = f"{env_id.removeprefix('textgym:').replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path = Path("runs") / name
+        for number in range(2, 1000):  # two runs started within a second
+            if not path.exists():
+                break
+            path = Path("runs") / f"{name}-{number}"
+    folder = Path(path)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CommandError(f"--run-dir must be a new or an empty folder, got {folder}, which has content")
+        (folder / CHECKPOINT).parent.mkdir(parents=True)
+    except OSError as error:
+        raise CommandError(f"can't make the run folder {folder}: {_reason(error)}") from None
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run does."""
+    from textgym import __version__
+
+    names = ("torch", "numpy", "gymnasium", "stable-baselines3", "performer-pytorch")
+    return {
+        "textgym": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
+
+
+def find_model(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
+    """The model file of a run folder or a path to one, and the configuration of its run if that lies beside it.
+
+    Args:
+        path: A run folder, or a model file.
+
+    Returns:
+        The model file (the latest checkpoint where a run never ended) and the content of ``config.yaml``, or None.
+
+    Raises:
+        CommandError: If there is no model, or the configuration is unreadable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        model = next((path / name for name in (Path(MODEL), CHECKPOINT) if (path / name).is_file()), None)
+        if model is None:
+            raise CommandError(f"RUN_OR_MODEL must be a run folder with a {MODEL}, or a model file, got {path}")
+    elif path.is_file():
+        model = path
+    else:
+        raise CommandError(f"RUN_OR_MODEL must be a run folder or a model file, got {path}, which does not exist")
+    for folder in (model.parent, model.parent.parent):
+        if (folder / CONFIG).is_file():
+            return model, read_yaml_mapping(folder / CONFIG)
+    return model, None
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that JSON and YAML can hold: NumPy scalars become Python numbers, tuples lists."""
+    return json.loads(json.dumps(values, default=lambda value: value.item() if hasattr(value, "item") else str(value)))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
