@@ -26,6 +26,8 @@ from textgym import TokenSequence, env_ids
 SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
 
 DEFAULT_N_ENVS = 32
+# For returns in [0, 1] that are paid token by token; a larger one drowns differences of 0.1 between tokens.
+DEFAULT_UCB_COEFFICIENT = 0.02
 
 
 class DoubleDQN(DQN):
@@ -103,7 +105,7 @@ class DoubleDQN(DQN):
         self,
         policy: str | type[SequencePolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 2e-3,
+        learning_rate: float | Schedule = 1e-3,
         buffer_size: int = 100_000,
         learning_starts: int = 1_000,
         batch_size: int = 64,
@@ -239,7 +241,7 @@ class DoubleDQN(DQN):
         }
         defaults: dict[str, dict[str, Any]] = {
             "epsilon": {key.removesuffix("_epsilon"): value for key, value in schedule.items()},
-            "ucb": schedule,
+            "ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT, **schedule},
             "boltzmann": {},
         }
         return make_exploration(name, **{**defaults.get(name, {}), **self.exploration_kwargs})
