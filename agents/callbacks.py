@@ -54,10 +54,17 @@ class PeriodicCallback(BaseCallback):
 
 
 class LogProgress(PeriodicCallback):
-    """Writes a row of the log every so many environment steps, however long episodes are (``log_interval=None``)."""
+    """Writes a row of the log every so many environment steps, and one at the end, however long episodes are.
+
+    For ``learn(..., log_interval=None)``, which writes none by itself.
+    """
 
     def act(self) -> None:
-        """Write the row."""
+        """Write the row, unless it is the last one, which comes after the last update."""
+        if self.num_timesteps < self.locals["total_timesteps"]:
+            self.model.dump_logs()
+
+    def _on_training_end(self) -> None:
         self.model.dump_logs()
 
 

@@ -122,9 +122,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings, such as a run's config.yaml; options go over it.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Torch threads.", show_default="available cores, at most 2")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads.", show_default="1")] = None,
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the run folder alone.")] = False,
 ) -> None:

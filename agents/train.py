@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -49,6 +48,9 @@ from agents.runs import (
 from agents.validate import FRESH_SEED, EvaluationResult, Scores, as_json, evaluate, report, sample_line, score
 
 EVALUATION_EPISODES = 256
+DEFAULT_THREADS = 1
+"""Torch threads. The networks are small: two threads on two cores that other processes used as well took ten to fifty
+times as long as one (they wait for each other), and one gives the same numbers on every machine."""
 _N_SAMPLES = 4
 _RECORDED = ("versions", "command")
 """Keys of ``config.yaml`` that tell about the run without deciding what it does."""
@@ -101,12 +103,6 @@ class TrainResult:
     scores: Scores | None
 
 
-def default_threads() -> int:
-    """Torch threads where none are asked for: one a core that this process may use, at most two."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 2)
-
-
 def resolve_settings(
     env: str | None = None, config: str | Path | None = None, env_args: dict[str, Any] | None = None, **options: Any
 ) -> TrainSettings:
@@ -138,7 +134,7 @@ def resolve_settings(
     preset = PRESETS.get(env, Preset())
     given = {key: value for key, value in options.items() if value is not None and key != "agent"}
     base = {"steps": preset.steps, "n_envs": preset.n_envs, "minutes": None, "seed": 0, "device": "auto"}
-    values = {**base, "threads": default_threads(), **{key: file[key] for key in file if key in fields}, **given}
+    values = {**base, "threads": DEFAULT_THREADS, **{key: file[key] for key in file if key in fields}, **given}
     values["env"] = env
     values["env_args"] = merge(file.get("env_args", {}), env_args or {})
     agent = merge({} if "agent" in file else preset.kwargs, file.get("agent", {}), options.get("agent") or {})
@@ -217,11 +213,11 @@ def train(
             display.close()
     seconds = time.perf_counter() - started
     save_model(model, folder / MODEL)
-    model.dump_logs()
     model.logger.close()
     if interrupted.is_set():
         console.print(
             f"Stopped after {model.num_timesteps:,} steps; the model is in {folder / MODEL}",
+            highlight=False,
             markup=False,
             soft_wrap=True,
         )

@@ -48,9 +48,11 @@ class EvaluationResult:
         """Indices of ``n`` telling episodes: from the best, around the median, and from the worst, in that order."""
         order = np.argsort(-self.returns, kind="stable").tolist()
         n = min(n, len(order))
-        third = -(-n // 3)
-        middle = (len(order) - (n - 2 * third)) // 2
-        return order[:third] + order[middle : middle + n - 2 * third] + order[len(order) - third :]
+        best = -(-n // 3)
+        worst = min(best, n - best)
+        middle = n - best - worst
+        start = (len(order) - middle) // 2
+        return order[:best] + order[start : start + middle] + order[len(order) - worst :]
 
 
 @dataclass(frozen=True)
