@@ -1,8 +1,8 @@
 """Embedded English: a word list and bigram counts, from the dictionaries that the ``symspellpy`` package ships.
 
 Both were counted on web text, so the words that make an example embarrassing or unreadable are left out: everything
-sexual or rude, drugs and gambling, names of people, places, nations, faiths and brands, abbreviations, and the debris
-of web pages and shops.
+sexual or rude, and words that are harmless alone but not in random company (bodies, illness, groups of people); drugs
+and gambling; names of people, places, nations, faiths and brands; abbreviations; the debris of web pages and shops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _N_REVIEWED = 2250
 _SHORT_WORDS = frozenset("a i am an as at be by do go he if in is it me my no of oh on or so to up us we".split())
 """All words of one or two letters that are let in: most others on the web are abbreviations."""
 
-_RUDE = """
+_SENSITIVE = """
 abuse adult amateur anal ass bed bondage breast cancer casino cock cum dating dead died drug drugs fat fuck fucking
 gay girl girls hardcore hot incest lesbian mature milf naked nude oral pics poker porn porno pussy rape sex sexy teen
 teens tits xxx
@@ -77,7 +77,7 @@ video videos views virtual warranty wholesale worldwide zone
 """
 """Words of shops, offices and software: harmless, and on the web so frequent that every phrase would turn on them."""
 
-_EXCLUDED = frozenset((_RUDE + _NAMES + _DEBRIS + _DULL).split())
+_EXCLUDED = frozenset((_SENSITIVE + _NAMES + _DEBRIS + _DULL).split())
 
 
 @dataclass(frozen=True, eq=False)
