@@ -1,0 +1,118 @@
+"""``python -m benchmarks``: run a sweep, draw its learning curves, time everything that claims to be fast."""
+
+from __future__ import annotations
+
+import json
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import run as runner
+from benchmarks.attention import print_table
+from benchmarks.sweep import SWEEPS, Cell
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    sweep: Annotated[str, typer.Argument(help=f"One of: {', '.join(SWEEPS)}.")],
+    only: Annotated[str, typer.Option(help="Run only cells whose name matches, as in 'ours' or '*ppo*seed0*'.")] = "",
+    out: Annotated[Path, typer.Option(help="Results go to OUT/SWEEP/.")] = Path("results"),
+    jobs: Annotated[int, typer.Option(min=1, help="Cells that run at a time, one thread each.")] = 1,
+) -> None:
+    """Run a sweep's cells, each in its own process; cells that have finished are never run again."""
+    if sweep not in SWEEPS:
+        raise ValueError(f"SWEEP must be one of {', '.join(SWEEPS)}, got {sweep!r}")
+    cells = [cell for cell in SWEEPS[sweep] if fnmatch(cell.name, f"*{only}*")]
+    if not cells:
+        raise ValueError(f"--only must match a cell of {sweep!r}, such as {SWEEPS[sweep][0].name!r}, got {only!r}")
+    folder = out / sweep
+    done = [cell for cell in cells if runner.read_result(folder / f"{cell.name}.json") is not None]
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(f"{sweep}, {jobs} at a time", total=len(cells), completed=len(done))
+
+        def on_finish(cell: Cell, result: runner.Result | None) -> None:
+            progress.advance(bar)
+            if result is None:
+                console.print(f"[red]failed[/]  {cell.name}: see {folder / cell.name}.log", soft_wrap=True)
+            else:
+                console.print(
+                    f"{result['score']:7.3f}  {cell.name}: {result['env_steps']:,} steps, "
+                    f"{result['seconds']:.0f} s and {result['evaluation_seconds']:.0f} s of evaluation",
+                    soft_wrap=True,
+                )
+
+        failed = runner.run_cells(cells, folder, jobs, on_finish)
+    results = [runner.read_result(folder / f"{cell.name}.json") for cell in cells]
+    _print_summary([result for result in results if result is not None])
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def figure(
+    results: Annotated[Path, typer.Argument(help="Folder of results; every result below it is drawn.")],
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("docs/learning_curves.png"),
+) -> None:
+    """Draw learning curves: score against seconds of training and against environment steps."""
+    from benchmarks.figures import learning_curves
+
+    loaded = runner.load_results(results)
+    learning_curves(loaded, out)
+    _print_summary(loaded)
+    Console().print(f"wrote {out}", soft_wrap=True)
+
+
+@app.command()
+def throughput(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats, and nothing that takes long.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="PyTorch threads.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Time every part that claims to be fast beside its alternative, in one process."""
+    from benchmarks.comparison import print_figures
+    from benchmarks.throughput import measure
+
+    figures = measure(quick, threads, progress=lambda name: Console(stderr=True).print(f"timing {name} ..."))
+    print_figures(figures)
+    if json_file is not None:
+        runner.write_json(json_file, figures)
+
+
+@app.command(hidden=True)
+def cell(definition: str, path: Path) -> None:
+    """Run one cell, given as JSON, in this process, and write its result."""
+    import torch
+
+    torch.set_num_threads(1)
+    runner.write_json(path, runner.run_cell(Cell(**json.loads(definition))))
+
+
+def _print_summary(results: list[runner.Result]) -> None:
+    from benchmarks.figures import summarise
+
+    for task, rows in summarise(results).items():
+        print_table(f"{task}: greedy returns after training", rows)
+
+
+def main() -> None:
+    """The command; what is wrong with its input becomes one line."""
+    try:
+        app()
+    except ValueError as error:
+        if "cell" in sys.argv[1:2]:  # for the log of the run
+            raise
+        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from agents import make_vec_env
+from benchmarks.baselines import AGENTS, EmbeddingExtractor, ShippedPerformerExtractor, default_steps, make_agent
+from benchmarks.baselines import n_updates as count_updates
+from benchmarks.sweep import SWEEPS, Cell
+from textgym import TokenSequence, env_ids
+
+SPACE = TokenSequence(8, 5, 5)
+REVERSE = {"length": 2, "vocab_size": 3}
+
+
+def test_every_cell_of_every_sweep_can_be_built_and_has_a_name_of_its_own() -> None:
+    for cells in SWEEPS.values():
+        assert len({cell.name for cell in cells}) == len(cells)
+        for cell in cells:
+            assert cell.agent in AGENTS and cell.task in env_ids() and default_steps(cell) >= 1
+
+
+def test_a_cell_is_renamed_when_its_definition_changes() -> None:
+    cell = Cell("ours", "TextGen/Reverse-v0", 0, budget_steps=10)
+    assert cell.name == Cell("ours", "TextGen/Reverse-v0", 0, budget_steps=10).name
+    assert cell.name != Cell("ours", "TextGen/Reverse-v0", 0, budget_steps=11).name
+    assert cell.name != Cell("ours", "TextGen/Reverse-v0", 0, {"length": 2}, budget_steps=10).name
+
+
+def test_a_cell_without_a_budget_is_rejected() -> None:
+    with pytest.raises(ValueError, match="budget_steps or budget_seconds must be given for 'ppo-mlp', got neither"):
+        default_steps(Cell("ppo-mlp", "TextGen/Reverse-v0", 0))
+
+
+def test_an_unknown_agent_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"agent must be one of .*, got 'rainbow'"):
+        make_agent(Cell("rainbow", "TextGen/Reverse-v0", 0, budget_steps=1))
+
+
+def test_embeddings_stand_side_by_side_and_padding_is_zero() -> None:
+    extractor = EmbeddingExtractor(SPACE, embedding_dim=4)
+    features = extractor(torch.tensor([[1.0, 2.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0]]))  # SB3 hands ids over as floats
+    assert features.shape == (1, extractor.features_dim) == (1, 32)
+    assert torch.equal(features[0, :4], extractor.embedding.weight[1])
+    assert torch.equal(features[0, 8:], torch.zeros(24))
+
+
+def test_the_shipped_performer_is_causal_and_reads_the_last_token() -> None:
+    torch.manual_seed(0)
+    extractor = ShippedPerformerExtractor(SPACE, features_dim=16, n_layers=1, n_heads=2).eval()
+    short = torch.tensor([[1, 2, 3, 5, 5, 5, 5, 5]])
+    batch = torch.cat([short, torch.tensor([[4, 4, 4, 4, 4, 4, 4, 4]])])  # the longer row adds columns of padding
+    with torch.no_grad():
+        assert torch.allclose(extractor(short)[0], extractor(batch)[0], atol=1e-5)
+        assert not torch.allclose(extractor(short), extractor(torch.tensor([[1, 2, 4, 5, 5, 5, 5, 5]])), atol=1e-3)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_updates_are_counted_by_the_optimizer(agent: str) -> None:
+    kwargs = {"learning_starts": 16} if "ppo" not in agent else {"n_steps": 8, "batch_size": 32, "n_epochs": 2}
+    model = make_agent(Cell(agent, "TextGen/Reverse-v0", 0, REVERSE, kwargs, budget_steps=128))
+    assert count_updates(model) == 0
+    model.learn(128)
+    # Of 128 steps: ours makes 0.04 a step after the first 16; PPO 4 batches twice over; DQN 4 for each 16 steps.
+    expected = {"ours": 4, "ppo-performer": 8, "ppo-mlp": 8, "dqn-performer": 28, "dqn-mlp": 28}[agent]
+    assert abs(count_updates(model) - expected) <= 1
+
+
+def test_all_agents_see_the_same_environment() -> None:
+    cell = Cell("dqn-mlp", "TextGen/Reverse-v0", 3, REVERSE, budget_steps=100)
+    env = make_agent(cell).get_env()
+    assert env is not None
+    expected = make_vec_env(cell.task, n_envs=env.num_envs, seed=3, env_kwargs=REVERSE).reset()
+    assert np.array_equal(env.reset(), expected)

@@ -1,0 +1,137 @@
+"""Cells really run, in processes of their own; the sweep is tiny."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import app
+from benchmarks.baselines import make_agent
+from benchmarks.figures import band, learning_curves, summarise
+from benchmarks.run import evaluate, load_results, read_result, run_cell, run_cells, write_json
+from benchmarks.sweep import SWEEPS, Cell
+
+TASK = "TextGen/Reverse-v0"
+BUDGET = {"budget_steps": 256, "evaluations": 4, "eval_episodes": 16}
+SMALL = {"length": 2, "vocab_size": 3}
+CELLS = (
+    Cell("ours", TASK, 0, SMALL, {"learning_starts": 64}, **BUDGET),
+    Cell("ppo-mlp", TASK, 0, SMALL, **BUDGET),
+    Cell("ppo-mlp", TASK, 1, SMALL, **BUDGET),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    assert run_cells(CELLS, folder, jobs=2) == []
+    return folder
+
+
+def test_each_cell_leaves_one_whole_result_and_nothing_else(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{cell.name}.json" for cell in CELLS)
+    for cell in CELLS:
+        result = read_result(folder / f"{cell.name}.json")
+        assert result is not None
+        assert Cell(**result["cell"]) == cell
+        assert result["env_steps"] >= 256 and result["updates"] > 0
+        assert result["machine"]["threads"] == 1 and "torch" in result["versions"]
+        curve = np.array(result["curve"])
+        assert len(curve) == 1 + cell.evaluations and curve[0, 0] == 0
+        assert (np.diff(curve[:, 1]) > 0).all() and ((curve[:, 2] >= 0) & (curve[:, 2] <= 1)).all()
+        assert result["score"] == curve[-1, 2]
+
+
+def test_a_finished_cell_is_not_rerun_and_half_a_file_is_no_result(folder: Path) -> None:
+    whole, half, _ = (folder / f"{cell.name}.json" for cell in CELLS)
+    before = whole.stat().st_mtime_ns
+    expected = read_result(half)
+    half.write_text(half.read_text()[:-40])
+    assert read_result(half) is None
+    assert len(load_results(folder)) == 2
+    ran = []
+    assert run_cells(CELLS, folder, on_finish=lambda cell, result: ran.append((cell, result))) == []
+    assert [cell for cell, _ in ran] == [CELLS[1]] and ran[0][1] == read_result(half)
+    assert whole.stat().st_mtime_ns == before
+    again = read_result(half)
+    assert expected is not None and again is not None and again["score"] == expected["score"]
+
+
+def test_a_failing_cell_is_reported_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    bad = Cell("ours", TASK, 0, {"length": 0}, budget_steps=10)
+    assert run_cells([bad], tmp_path) == [bad]
+    assert "ValueError: length must be an integer of at least 1, got 0" in (tmp_path / f"{bad.name}.log").read_text()
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_seconds_end_a_run_and_evaluations_do_not_count() -> None:
+    cell = replace(CELLS[1], budget_steps=None, budget_seconds=0.3, evaluations=3, eval_episodes=512)
+    result = run_cell(cell)
+    assert 0.3 <= result["seconds"] < 1.5
+    assert result["curve"][-1][1] == result["seconds"] and result["evaluation_seconds"] > 0
+    assert len(result["curve"]) <= 1 + cell.evaluations
+
+
+def test_evaluation_is_greedy_on_the_same_fresh_episodes() -> None:
+    model = make_agent(CELLS[0])
+    assert evaluate(model, CELLS[0]) == evaluate(model, CELLS[0])
+    # Many episodes of an untrained agent, one by one: rows that end early must not count their next episode.
+    assert 0 <= evaluate(model, replace(CELLS[0], eval_episodes=500)) <= 1
+
+
+def test_write_json_replaces_in_one_go(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(path, {"a": object()})
+    assert path.read_text() == '{\n "a": 1\n}\n'
+
+
+def test_curves_become_a_picture_and_a_table(folder: Path, tmp_path: Path) -> None:
+    results = load_results(folder)
+    path = tmp_path / "docs" / "curves.png"
+    learning_curves(results, path)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 20_000
+    assert [entry.name for entry in path.parent.iterdir()] == ["curves.png"]
+    (rows,) = summarise(results).values()
+    assert [(row["agent"], row["seeds"]) for row in rows] == [("ours", 1), ("ppo-mlp", 2)]
+
+
+def test_a_band_ends_with_the_shortest_run_and_is_normalised() -> None:
+    cell = {"agent": "ours", "task": TASK, "env_kwargs": {}}
+    one = {"cell": cell, "curve": [[0, 0.0, 0.0], [100, 2.0, 1.0]]}
+    two = {"cell": cell, "curve": [[0, 0.0, 0.0], [50, 1.0, 1.0], [60, 4.0, 1.0]]}
+    steps, mean, lowest, highest = band([one, two], 0)
+    assert steps.tolist() == [0, 50, 60]
+    random = 0.05231584821428571  # the reference of a random policy; the best is 1
+    expected = np.array([[0, 0], [0.5, 1.0], [0.6, 1.0]])
+    expected = (expected - random) / (1 - random)
+    np.testing.assert_allclose(mean, expected.mean(axis=1))
+    np.testing.assert_allclose(lowest, expected[:, 0])
+    np.testing.assert_allclose(highest, expected[:, 1])
+    assert band([one, two], 1)[0].tolist() == [0, 1, 2]
+
+
+def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SWEEPS, "tiny", CELLS)
+    (tmp_path / "tiny").mkdir()
+    for path in folder.iterdir():
+        (tmp_path / "tiny" / path.name).write_bytes(path.read_bytes())
+    runner = CliRunner()
+    ran = runner.invoke(app, ["run", "tiny", "--only", "ours", "--out", str(tmp_path)])
+    assert ran.exit_code == 0 and "1/1" in ran.output and "greedy returns" in ran.output
+    drawn = runner.invoke(app, ["figure", str(tmp_path), "--out", str(tmp_path / "curves.svg")])
+    assert drawn.exit_code == 0 and (tmp_path / "curves.svg").read_text().startswith("<?xml")
+
+
+def test_errors_of_the_commands_name_what_is_accepted(tmp_path: Path) -> None:
+    runner = CliRunner()
+    for arguments, message in (
+        (["run", "nothing"], "SWEEP must be one of reverse, textgen, quick, got 'nothing'"),
+        (["run", "quick", "--only", "sarsa"], "--only must match a cell of 'quick'"),
+        (["figure", str(tmp_path)], "folder must hold results"),
+    ):
+        result = runner.invoke(app, arguments)
+        assert isinstance(result.exception, ValueError) and message in str(result.exception)
