@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.options import checked_env_id, one_line, parse_assignments
-from agents.runs import CommandError, write_json
+from agents.runs import CommandError, write_json, write_text
 
 app = typer.Typer(
     help="Reinforcement learning of text generation at token level.",
@@ -44,8 +44,20 @@ def _options(
 @app.command("list")
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    pages: Annotated[Path | None, typer.Option(help="Write a Markdown page for every task to this folder.")] = None,
 ) -> None:
     """Show every environment: vocabulary, budget, context, reference scores."""
+    if markdown or pages is not None:
+        from textgym.documentation import markdown_table, task_pages
+
+        if pages is not None:
+            pages.mkdir(parents=True, exist_ok=True)
+            for name, page in task_pages().items():
+                write_text(pages / name, page)
+        if markdown:
+            print(markdown_table())
+        return
     rows = [_describe(env_id) for env_id in _env_ids()]
     if as_json:
         print(json.dumps(rows, indent=2))
