@@ -76,7 +76,6 @@ def summarise(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
                 | {
                     "range": f"{scores.min():.3f}–{scores.max():.3f}",
                     "steps": f"{np.median([run['env_steps'] for run in runs]):,.0f}",
-                    "updates": f"{np.median([run['updates'] for run in runs]):,.0f}",
                     "seconds": f"{np.median([run['seconds'] for run in runs]):.1f}",
                 }
             )
