@@ -273,3 +273,18 @@ def _load(path: Path) -> Any:
     from tokenizers import Tokenizer as FastTokenizer
 
     return FastTokenizer.from_file(str(file))
+
+
+def encode_known(tokenizer: Tokenizer, text: str, unknown: int) -> list[int]:
+    """Ids of any text: words that the tokenizer has no id for become ``unknown`` instead of an error."""
+    try:
+        return tokenizer.encode(text)
+    except ValueError:
+        pieces = tokenizer.split(text) if isinstance(tokenizer, _SymbolTokenizer) else text.split()
+    ids: list[int] = []
+    for piece in pieces:
+        try:
+            ids += tokenizer.encode(piece)
+        except ValueError:
+            ids.append(unknown)
+    return ids

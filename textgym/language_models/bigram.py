@@ -1,42 +1,15 @@
-"""Language models: how likely a next token is, for many prefixes at once."""
+"""Word pairs of the embedded English, interpolated with single words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textgym.english import load_english
-
-
-@runtime_checkable
-class LanguageModel(Protocol):
-    """What a language model offers, in token ids and in text.
-
-    Attributes:
-        vocab_size: Number of tokens ``V`` that the model gives a probability.
-    """
-
-    vocab_size: int
-
-    def log_probs(self, tokens: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Natural log-probabilities of the next token after each prefix.
-
-        Args:
-            tokens: Right-padded prefixes, shape ``(n, L)``.
-            lengths: Tokens of each prefix, shape ``(n,)``, each between 0 and ``L``.
-
-        Returns:
-            Shape ``(n, V)``; each row's exponentials sum to 1.
-        """
-        ...
-
-    def text_log_probs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Natural log-probability of each token of each completion, given its prompt and what precedes it."""
-        ...
 
 
 class BigramLM:
@@ -97,7 +70,7 @@ class BigramLM:
         return np.array([self._index.get(word, self.vocab_size) for word in text.lower().split()], np.int64)
 
     def log_probs(self, tokens: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
-        """See :meth:`LanguageModel.log_probs`: only the last token of each prefix matters."""
+        """See :meth:`~textgym.language_models.LanguageModel.log_probs`: only the last token of each prefix matters."""
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
         if tokens.shape[1] == 0:
             return self._log_table[np.full(len(tokens), self.vocab_size)]
@@ -114,7 +87,7 @@ class BigramLM:
         return np.where(known < self.vocab_size, values, np.float32(-np.inf))
 
     def text_log_probs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[NDArray[np.float64]]:
-        """See :meth:`LanguageModel.text_log_probs`: of a prompt, only the last word matters."""
+        """See :meth:`~textgym.language_models.LanguageModel.text_log_probs`: a prompt's last word matters alone."""
         result = []
         for prompt, completion in zip(prompts, completions, strict=True):
             before, words = self.word_ids(prompt)[-1:], self.word_ids(completion)

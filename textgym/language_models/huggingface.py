@@ -1,0 +1,161 @@
+"""A causal language model of the ``transformers`` library, batched, with its key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textgym.tasks.base import check_at_least
+from textgym.tokenizers import as_tokenizer
+
+
+class HuggingFaceLM:
+    """A causal model from a local path; nothing is downloaded.
+
+    Ids are the tokenizer's own, so actions of a task with the same tokenizer are the model's tokens. Every prefix
+    begins with the tokenizer's BOS (EOS where it has none). Ids that the model does not know (separators, padding)
+    are skipped.
+
+    :meth:`log_probs` keeps the keys and values of its last batch: row ``i`` of the next call costs only the tokens
+    that it adds to row ``i`` of this one. A row that does not continue, as after the end of an episode, is read anew
+    in the same pass; its old entries are masked out, and the cache is rebuilt when most of it is such waste.
+
+    Args:
+        path: Local directory with a causal model and its tokenizer, as ``save_pretrained`` writes them.
+        tokenizer: See :func:`textgym.tokenizers.as_tokenizer`; None for the one at ``path``.
+        device: Where the model runs.
+        batch_size: Texts at once in :meth:`text_log_probs` (≥ 1).
+
+    Attributes:
+        tokenizer: The tokenizer.
+        vocab_size: ``V``, EOS included.
+        n_read: Tokens that the model has read in :meth:`log_probs`, padding left out.
+
+    Raises:
+        ValueError: If the path does not exist, or the model has fewer tokens than the tokenizer.
+    """
+
+    def __init__(self, path: str | Path, tokenizer: Any = None, device: str = "cpu", batch_size: int = 32) -> None:
+        if not Path(path).is_dir():
+            raise ValueError(f"path must be a local directory (nothing is downloaded), got {str(path)!r}")
+        from transformers import AutoModelForCausalLM
+
+        self.path, self.device = str(path), device
+        self.batch_size = check_at_least("batch_size", batch_size, 1)
+        self.tokenizer = as_tokenizer(self.path if tokenizer is None else tokenizer)
+        self.vocab_size = self.tokenizer.vocab_size
+        model: Any = AutoModelForCausalLM.from_pretrained(self.path, local_files_only=True)
+        self._model = model.to(device).eval()
+        if self._model.config.vocab_size < self.vocab_size:
+            raise ValueError(
+                f"path must hold a model with at least the {self.vocab_size} tokens of the tokenizer, "
+                f"got one with {self._model.config.vocab_size}"
+            )
+        bos = getattr(getattr(self.tokenizer, "tokenizer", None), "bos_token_id", None)
+        self._bos = self.tokenizer.eos_id if bos is None else int(bos)
+        self._window = int(getattr(self._model.config, "max_position_embeddings", None) or 2**31)
+        self.n_read = 0
+        self.forget()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HuggingFaceLM:
+        return self  # its weights never change: gymnasium.make copies the arguments it is given
+
+    def forget(self) -> None:
+        """Drop the key-value cache; the next call reads its prefixes from their beginning."""
+        self._rows: list[list[int]] = []
+        self._cache: Any = None
+        self._mask: Any = None
+        self._last: Any = None
+
+    def log_probs(self, tokens: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See :meth:`~textgym.language_models.LanguageModel.log_probs`.
+
+        Of a prefix longer than the model's context, the last tokens are read, without the cache's help.
+        """
+        import torch
+
+        tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+        rows = [self._prefix(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
+        if not rows:
+            return np.zeros((0, self.vocab_size), np.float32)
+        width = 0 if self._mask is None else self._mask.shape[1]
+        if len(rows) != len(self._rows) or width > 2 * max(map(len, rows)) + 32:
+            self.forget()
+        kept = [
+            len(old) if row[: len(old)] == old else 0
+            for row, old in zip(rows, self._rows or [[]] * len(rows), strict=True)
+        ]
+        new = [row[count:] for row, count in zip(rows, kept, strict=True)]
+        if any(new):
+            with torch.inference_mode():
+                self._read(new, kept)
+        self._rows = rows
+        return self._last.cpu().numpy()
+
+    def text_log_probs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[NDArray[np.float64]]:
+        """See :meth:`~textgym.language_models.LanguageModel.text_log_probs`; both texts are encoded on their own.
+
+        Of a text longer than the model's context, the last tokens count.
+        """
+        import torch
+
+        pairs = [
+            ([self._bos, *self.tokenizer.encode(prompt)], self.tokenizer.encode(completion))
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        result: list[NDArray[np.float64]] = []
+        for start in range(0, len(pairs), self.batch_size):
+            batch = [(before + after)[-self._window :] for before, after in pairs[start : start + self.batch_size]]
+            ids, mask = self._pad(batch)
+            with torch.inference_mode():
+                logits = self._model(input_ids=ids, attention_mask=mask).logits[..., : self.vocab_size]
+                log_probs = logits.double().log_softmax(dim=-1)[:, :-1]  # (B, T - 1, V)
+                chosen = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1).cpu().numpy()  # (B, T - 1)
+            for row, text, (_, after) in zip(chosen, batch, pairs[start : start + self.batch_size], strict=True):
+                count = min(len(after), len(text) - 1)
+                result.append(row[len(text) - 1 - count : len(text) - 1])
+        return result
+
+    def _prefix(self, tokens: list[int]) -> list[int]:
+        known = [token for token in tokens if 0 <= token < self.vocab_size]
+        return [self._bos, *known][-self._window :]
+
+    def _pad(self, rows: list[list[int]]) -> tuple[Any, Any]:
+        """Right-padded ids and their mask, each of shape ``(n, longest row)``."""
+        import torch
+
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        return ids, mask
+
+    def _read(self, new: list[list[int]], kept: list[int]) -> None:
+        """Feed each row its new tokens, after the ``kept`` tokens that its cache holds already."""
+        import torch
+
+        ids, mask = self._pad(new)  # (n, T)
+        n, width = ids.shape
+        counts = torch.tensor([len(row) for row in new], device=self.device)
+        offsets = torch.tensor(kept, device=self.device)
+        if self._mask is None:
+            self._mask = mask
+        else:
+            # What a row does not continue stays in the cache, where nothing attends to it any more.
+            self._mask = torch.cat([self._mask * (offsets > 0)[:, None], mask], dim=1)
+        positions = (offsets[:, None] + torch.arange(width, device=self.device)).clamp(max=self._window - 1)
+        output = self._model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._cache = output.past_key_values
+        self.n_read += int(counts.sum())
+        logits = output.logits[torch.arange(n), (counts - 1).clamp(min=0), : self.vocab_size]  # (n, V)
+        fresh = logits.float().log_softmax(dim=-1)
+        self._last = fresh if self._last is None else torch.where((counts > 0)[:, None], fresh, self._last)
