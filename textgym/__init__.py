@@ -4,6 +4,7 @@ Importing the package registers every id, so ``gymnasium.make("TextGen-v0")`` wo
 ``gymnasium.make("textgym:TextGen-v0")`` does both.
 """
 
+from textgym.demonstrations import Demonstration, demonstrations
 from textgym.env import TextGenEnv
 from textgym.registration import References, env_ids, references, register_all
 from textgym.spaces import TokenSequence, sequence_lengths
@@ -13,11 +14,13 @@ from textgym.vector_env import TextGenVectorEnv
 __version__ = "0.1.0"
 
 __all__ = [
+    "Demonstration",
     "References",
     "Task",
     "TextGenEnv",
     "TextGenVectorEnv",
     "TokenSequence",
+    "demonstrations",
     "env_ids",
     "make_task",
     "references",
