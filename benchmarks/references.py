@@ -31,7 +31,7 @@ from textgym.tasks.wordle import Wordle
 ROWS = 1024
 EPISODES_A_ROW = 20
 N_CANDIDATES = 96
-N_MUTATIONS = 64
+N_MUTATIONS = 200
 N_SEARCHED = 128
 
 Policy = Callable[[textgym.TextGenVectorEnv], NDArray[np.int64]]
@@ -106,7 +106,7 @@ def best_reference(envs: textgym.TextGenVectorEnv) -> tuple[float, str]:
 
 
 def blind_reference(envs: textgym.TextGenVectorEnv, candidates: Iterable[NDArray[np.int64]]) -> tuple[float, str]:
-    """The best constant text among the candidates and their mutations, measured again on prompts of its own."""
+    """The best constant text among the candidates and their changes, measured again on prompts of its own."""
     generator = np.random.default_rng(0)
     envs.reset(seed=2)
     start = envs.get_state()  # each text is tried on the same prompts; seeding 1,024 rows anew would cost more
@@ -118,8 +118,14 @@ def blind_reference(envs: textgym.TextGenVectorEnv, candidates: Iterable[NDArray
     scored = [(score(plan), plan) for plan in candidates]
     value, best = max(scored, key=lambda pair: pair[0])
     for _ in range(N_MUTATIONS):
-        changed = best.copy()
-        changed[generator.integers(len(best))] = generator.integers(envs.task.vocab_size)
+        changed, at = best.copy(), int(generator.integers(len(best)))
+        if generator.random() < 0.5:
+            changed[at] = generator.integers(envs.task.vocab_size)
+        else:  # a stretch of another candidate, moved or not: a guess that differs from those before it
+            other = scored[generator.integers(len(scored))][1]
+            start_at = int(generator.integers(len(other)))
+            stretch = other[start_at : start_at + int(generator.integers(1, 8))][: len(best) - at]
+            changed[at : at + len(stretch)] = stretch
         mutated = score(changed)
         if mutated > value:
             value, best = mutated, changed
@@ -127,7 +133,7 @@ def blind_reference(envs: textgym.TextGenVectorEnv, candidates: Iterable[NDArray
     returns = play(envs, constant(best), EPISODES_A_ROW)
     error = returns.std() / math.sqrt(returns.size)
     return float(returns.mean()), (
-        f"search: the best of {len(scored)} constant texts and {N_MUTATIONS} mutations, here {show(envs, best)!r}; "
+        f"search: the best of {len(scored)} constant texts and {N_MUTATIONS} changes to them, here {show(envs, best)!r}; "
         f"{returns.size:,} episodes, standard error {error:.1g}"
     )
 

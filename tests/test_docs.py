@@ -10,6 +10,8 @@ import pytest
 
 import agents
 import textgym
+from textgym.documentation import markdown_table, task_pages
+from textgym.registration import ENVIRONMENTS
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
@@ -41,3 +43,14 @@ def test_links_of_the_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def test_task_pages_are_what_the_docstrings_say():
+    """Made by ``textgym list --pages docs/tasks``, never by hand."""
+    written = {page.name: page.read_text("utf-8") for page in (ROOT / "docs" / "tasks").glob("*.md")}
+    assert written == dict(task_pages())
+
+
+def test_table_of_the_readme_is_the_generated_one():
+    base = [row.id for row in ENVIRONMENTS if not re.search(r"-(Easy|Hard|Sparse)-", row.id)]
+    assert markdown_table(base, link="docs/tasks") in (ROOT / "README.md").read_text("utf-8")
