@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents.runs import write_json
 from benchmarks import run as runner
 from benchmarks.attention import print_table
 from benchmarks.sweep import SWEEPS, Cell
@@ -84,7 +85,7 @@ def throughput(
     figures = measure(quick, threads, progress=lambda name: Console(stderr=True).print(f"timing {name} ..."))
     print_figures(figures)
     if json_file is not None:
-        runner.write_json(json_file, figures)
+        write_json(json_file, figures)
 
 
 @app.command(hidden=True)
@@ -93,7 +94,7 @@ def cell(definition: str, path: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    runner.write_json(path, runner.run_cell(Cell(**json.loads(definition))))
+    write_json(path, runner.run_cell(Cell(**json.loads(definition))))
 
 
 def _print_summary(results: list[runner.Result]) -> None:

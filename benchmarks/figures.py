@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from agents.runs import atomic_write
 from benchmarks.run import Result
 from textgym import References, references
 
@@ -145,9 +146,8 @@ def learning_curves(results: Sequence[Result], path: Path) -> None:
         for line in legend.get_lines():
             line.set_linewidth(2.5)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        figure.savefig(partial, dpi=150, facecolor="white")
-        partial.replace(path)
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, dpi=150, facecolor="white")
 
 
 def _panel(axes: Axes, runs: Sequence[Result], column: int, label: str) -> None:

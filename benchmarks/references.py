@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib import resources
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import textgym
+from agents.runs import write_json
 from benchmarks.beam_search import best_completion
 from textgym.tasks.base import Episodes
 from textgym.tasks.guess_number import GuessNumber
@@ -133,8 +133,8 @@ def blind_reference(envs: textgym.TextGenVectorEnv, candidates: Iterable[NDArray
     returns = play(envs, constant(best), EPISODES_A_ROW)
     error = returns.std() / math.sqrt(returns.size)
     return float(returns.mean()), (
-        f"search: the best of {len(scored)} constant texts and {N_MUTATIONS} changes to them, here {show(envs, best)!r}; "
-        f"{returns.size:,} episodes, standard error {error:.1g}"
+        f"search: the best of {len(scored)} constant texts and {N_MUTATIONS} changes to them, "
+        f"here {show(envs, best)!r}; {returns.size:,} episodes, standard error {error:.1g}"
     )
 
 
@@ -233,9 +233,7 @@ def compute(env_id: str) -> dict[str, Any]:
 def write(path: Path, table: dict[str, dict[str, Any]]) -> None:
     """Replace the file in one step, ids in the order of registration."""
     ordered = {env_id: table[env_id] for env_id in textgym.env_ids() if env_id in table}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(path, ordered)
 
 
 def main(arguments: list[str] | None = None) -> None:

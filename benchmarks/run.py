@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import platform
@@ -16,13 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents import make_vec_env
-from agents.vec_env import action_masks
+from agents import make_vec_env, validate
 from benchmarks.baselines import default_steps, make_agent, n_updates
 from benchmarks.sweep import Cell
 
@@ -37,21 +34,10 @@ Result = dict[str, Any]
 
 def evaluate(model: BaseAlgorithm, cell: Cell) -> float:
     """Mean return of the greedy policy over ``cell.eval_episodes`` fresh episodes, the same ones at every call."""
-    n = cell.eval_episodes
-    env = make_vec_env(cell.task, n_envs=n, seed=EVALUATION_SEED, env_kwargs=cell.env_kwargs)
-    takes_masks = "action_masks" in inspect.signature(model.predict).parameters
-    observations: Any = env.reset()
-    returns, running = np.zeros(n), np.ones(n, np.bool_)
-    state: Any = None
-    starts = np.ones(n, np.bool_)
-    while running.any():
-        masks = {"action_masks": action_masks(env)} if takes_masks else {}
-        actions, state = model.predict(observations, state, starts, deterministic=True, **masks)
-        observations, rewards, starts, _ = env.step(actions)
-        returns += np.where(running, rewards, 0.0)
-        running &= ~starts
+    env = make_vec_env(cell.task, n_envs=cell.eval_episodes, env_kwargs=cell.env_kwargs)
+    result = validate.evaluate(model, env, cell.eval_episodes, seed=EVALUATION_SEED)
     env.close()
-    return float(returns.mean())
+    return float(result.returns.mean())
 
 
 class LearningCurve(BaseCallback):
@@ -131,18 +117,6 @@ def run_cell(cell: Cell) -> Result:
             "threads": torch.get_num_threads(),
         },
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that ``path`` never holds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def read_result(path: Path) -> Result | None:
