@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -48,9 +49,9 @@ class PeriodicCallback(BaseCallback):
             self.act()
         return True
 
+    @abstractmethod
     def act(self) -> None:
         """What is to be done; subclasses say."""
-        raise NotImplementedError
 
 
 class LogProgress(PeriodicCallback):

@@ -144,6 +144,8 @@ def make_vec_env(
     n_envs: int = 1,
     seed: int | None = None,
     start_index: int = 0,
+    monitor_dir: str | None = None,
+    wrapper_class: Callable[[gym.Env], gym.Env] | None = None,
     env_kwargs: dict[str, Any] | None = None,
     **sb3_kwargs: Any,
 ) -> VecEnv:
@@ -154,9 +156,11 @@ def make_vec_env(
         n_envs: Number of parallel rows (≥ 1).
         seed: Row ``i`` is seeded ``seed + start_index + i`` at its first reset.
         start_index: See ``seed``.
+        monitor_dir: As in SB3.
+        wrapper_class: As in SB3.
         env_kwargs: Arguments of the environment.
-        **sb3_kwargs: SB3's other arguments (``wrapper_class``, ``vec_env_cls``, ``monitor_dir`` …). Those need one
-            Gymnasium environment a row, so with any of them the work is SB3's.
+        **sb3_kwargs: SB3's other arguments (``vec_env_cls``, ``monitor_kwargs`` …). They, ``monitor_dir`` and
+            ``wrapper_class`` need one Gymnasium environment a row, so with any of them the work is SB3's.
 
     Returns:
         A seeded ``VecEnv``.
@@ -171,9 +175,9 @@ def make_vec_env(
         (64, 10)
     """
     name = env_id.removeprefix("textgym:") if isinstance(env_id, str) else None
-    if name not in env_ids() or any(value for value in sb3_kwargs.values()):
+    if name not in env_ids() or monitor_dir or wrapper_class or any(sb3_kwargs.values()):
         return env_util.make_vec_env(
-            env_id, n_envs=n_envs, seed=seed, start_index=start_index, env_kwargs=env_kwargs, **sb3_kwargs
+            env_id, n_envs, seed, start_index, monitor_dir, wrapper_class, env_kwargs, **sb3_kwargs
         )
     assert name is not None
     envs = TextGenVectorEnv(n_envs, **{**gym.spec(name).kwargs, **(env_kwargs or {})})
