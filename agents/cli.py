@@ -69,7 +69,11 @@ def list_command(
     for row in rows:
         known = row["references"] or {}
         scores = (f"{known[name]:.3f}" if name in known else "–" for name in ("random", "blind", "best"))
-        table.add_row(row["id"], *(str(row[name]) for name in ("vocabulary", "budget", "context")), *scores)
+        table.add_row(
+            row["id"],
+            *("–" if row[name] is None else str(row[name]) for name in ("vocabulary", "budget", "context")),
+            *scores,
+        )
     Console().print(table)
 
 
@@ -82,13 +86,14 @@ def _env_ids() -> list[str]:
 def _describe(env_id: str) -> dict[str, Any]:
     import gymnasium as gym
 
-    from textgym import make_task, references
+    from textgym import references
+    from textgym.documentation import task_summary
 
     spec = gym.spec(env_id)
     known = references(env_id)
     return {
         "id": env_id,
-        **make_task(**spec.kwargs).summary(),
+        **task_summary(**spec.kwargs),
         "reward_threshold": spec.reward_threshold,
         "references": None
         if known is None

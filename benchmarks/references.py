@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 import textgym
 from agents.runs import write_json
 from benchmarks.beam_search import best_completion
+from benchmarks.keyword_search import best_text
 from textgym.tasks.base import Episodes
 from textgym.tasks.guess_number import GuessNumber
+from textgym.tasks.keywords import Keywords
 from textgym.tasks.sort import Sort
 from textgym.tasks.text_generation import TextGeneration
 from textgym.tasks.transduction import Transduction
@@ -211,12 +213,30 @@ def searched_references(envs: textgym.TextGenVectorEnv) -> dict[str, tuple[float
     }
 
 
+def keyword_references(envs: textgym.TextGenVectorEnv) -> dict[str, tuple[float, str]]:
+    """Texts with given keywords: beam search for each prompt, and the best of all found texts whatever the prompt."""
+    envs.reset(seed=1)
+    task, episodes = envs.task, envs.episodes
+    assert isinstance(task, Keywords)
+    found = [best_text(task, episodes.tokens[row, : task.n_keywords]) for row in range(N_SEARCHED)]
+    plans = [np.append(text, task.eos_id)[: task.max_new_tokens] for text, _ in found]
+    return {
+        "blind": blind_reference(envs, plans),
+        "best": (
+            float(np.mean([reward for _, reward in found])),
+            f"beam search over the reward's own parts, mean over {N_SEARCHED} prompts",
+        ),
+    }
+
+
 def compute(env_id: str) -> dict[str, Any]:
     """The entry of one id."""
     envs = make(env_id)
     entry = {"random": random_reference(envs)}
     if isinstance(envs.task, TextGeneration):
         entry |= searched_references(envs)
+    elif isinstance(envs.task, Keywords):
+        entry |= keyword_references(envs)
     elif isinstance(envs.task, GuessNumber):
         different = "exact: different guesses, whatever the answers to them"
         entry |= {"blind": (envs.task.cheat_bound, different), "best": best_reference(envs)}

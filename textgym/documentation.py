@@ -42,12 +42,20 @@ def task_pages() -> Mapping[str, str]:
     return pages
 
 
+def task_summary(task: str, **kwargs: object) -> Mapping[str, object]:
+    """What :meth:`textgym.Task.summary` says; None for each size where an optional package is missing."""
+    try:
+        return make_task(task, **kwargs).summary()
+    except ModuleNotFoundError:  # a list of all ids must not depend on extras
+        return dict.fromkeys(("vocabulary", "budget", "context"))
+
+
 def _figures(env_id: str, task_name: str, kwargs: Mapping[str, object]) -> list[str]:
-    sizes = make_task(task_name, **kwargs).summary().values()
+    sizes = ["–" if size is None else f"{size:,}" for size in task_summary(task_name, **kwargs).values()]
     scores = references(env_id)
     if scores is None:
-        return [*(f"{size:,}" for size in sizes), "–", "–", "–"]
-    return [*(f"{size:,}" for size in sizes), *(f"{s:.3f}" for s in (scores.random, scores.blind, scores.best))]
+        return [*sizes, "–", "–", "–"]
+    return [*sizes, *(f"{s:.3f}" for s in (scores.random, scores.blind, scores.best))]
 
 
 def _to_markdown(docstring: str) -> str:

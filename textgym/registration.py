@@ -78,6 +78,20 @@ ENVIRONMENTS: tuple[EnvRow, ...] = (
     EnvRow("TextGen/Wordle-Easy-v0", "wordle", {"n_words": 20, "masked": True}, 0.85),
     EnvRow("TextGen/Wordle-Hard-v0", "wordle", {"n_words": 289, "guesses": 4}, 0.75),
     EnvRow("TextGen/Wordle-Sparse-v0", "wordle", {"n_words": 50, "dense": False, "masked": True}, 0.65),
+    EnvRow("TextGen/Classify-v0", "classify", reward_threshold=0.9),
+    EnvRow("TextGen/Classify-Easy-v0", "classify", {"length": 4, "neutral": False}, 0.95),
+    EnvRow("TextGen/Classify-Hard-v0", "classify", {"length": 16}, 0.8),
+    EnvRow("TextGen/Keywords-v0", "keywords", reward_threshold=0.6),
+    EnvRow("TextGen/Keywords-Easy-v0", "keywords", {"keywords": 1, "vocab_size": 500}, 0.7),
+    EnvRow("TextGen/Keywords-Hard-v0", "keywords", {"keywords": 4, "max_new_tokens": 16}, 0.5),
+    EnvRow("TextGen/Keywords-Sparse-v0", "keywords", {"keywords": 1, "vocab_size": 500, "dense": False}, 0.7),
+    EnvRow("TextGen/Summary-v0", "summary", reward_threshold=0.9),
+    EnvRow("TextGen/Summary-Easy-v0", "summary", {"sentences": 3, "facts": 2}, 0.9),
+    EnvRow("TextGen/Summary-Hard-v0", "summary", {"sentences": 12, "facts": 5}, 0.9),
+    EnvRow("TextGen/Summary-Sparse-v0", "summary", {"sentences": 3, "facts": 2, "dense": False}, 0.9),
+    EnvRow("TextGen/Reasoning-v0", "reasoning", reward_threshold=0.9),
+    EnvRow("TextGen/Reasoning-Easy-v0", "reasoning", {"config": {"max_terms": 2, "max_digits": 1}}, 0.95),
+    EnvRow("TextGen/Reasoning-Hard-v0", "reasoning", {"dataset": "gsm_symbolic"}, 0.5),
 )
 
 

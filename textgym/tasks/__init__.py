@@ -24,6 +24,10 @@ TASKS: dict[str, str] = {
     "hangman": "textgym.tasks.hangman:Hangman",
     "json": "textgym.tasks.json_schema:Json",
     "sql": "textgym.tasks.sql:Sql",
+    "classify": "textgym.tasks.classify:Classify",
+    "keywords": "textgym.tasks.keywords:Keywords",
+    "reasoning": "textgym.tasks.reasoning:Reasoning",
+    "summary": "textgym.tasks.summary:Summary",
     "wordle": "textgym.tasks.wordle:Wordle",
 }
 """Task name → ``module:Class``."""
