@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from stable_baselines3.common.utils import polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import targets
+from agents.double_dqn.losses import sequence_loss
 from agents.double_dqn.policies import ActingState, PerformerPolicy, SequencePolicy
 from agents.exploration import Exploration, context_keys, make_exploration
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer, sequence_priorities
@@ -406,30 +406,15 @@ class DoubleDQN(DQN):
                 self.logger.record(f"train/{name}", float(torch.stack(figures).mean()))
 
     def _loss(self, batch: EpisodeBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Loss, errors (B, T) and values (B, T) of all actions of a batch of episodes."""
-        q_net, target_net = self.policy.q_net, self.policy.q_net_target
-        n_actions = batch.valid.sum(dim=1, keepdim=True)  # (B, 1)
-        step = torch.arange(batch.valid.shape[1] + 1, device=self.device)
-        # State t is the prefix before action t; the state after the last action is the whole text.
-        states = torch.nn.functional.pad(batch.action_positions, (0, 1)) - 1  # (B, T + 1)
-        states = torch.where(step < n_actions, states, batch.lengths[:, None] - 1)
-        features = q_net.features_at(batch.tokens, states)  # (B, T + 1, D)
-        q_t = q_net.head.of(features[:, :-1], batch.actions)  # (B, T)
-        masks_tp1 = None if batch.action_masks is None else batch.action_masks[:, 1:]
-        with torch.no_grad():
-            target_features = target_net.features_at(batch.tokens, states)[:, 1:]
-            if self.double_q:
-                best = q_net.head.greedy(features[:, 1:], masks_tp1)
-                v_tp1 = target_net.head.of(target_features, best)
-            else:
-                v_tp1 = targets.max_q_values(target_net.head(target_features), masks_tp1)
-            target = targets.n_step_targets(
-                batch.rewards, v_tp1, batch.valid, batch.terminated, self.gamma, self.n_steps
-            )
-            if self.lower_bound:
-                target = targets.lower_bound_targets(target, batch.rewards, batch.valid, batch.terminated, self.gamma)
-        loss, td_errors = targets.td_loss(q_t, target, batch.valid, batch.weights)
-        return loss, td_errors, q_t
+        return sequence_loss(
+            self.policy.q_net,
+            self.policy.q_net_target,
+            batch,
+            gamma=self.gamma,
+            n_steps=self.n_steps,
+            double_q=self.double_q,
+            lower_bound=self.lower_bound,
+        )
 
     def learn(
         self: SelfDoubleDQN,
