@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
 
 import performer_pytorch
 import torch
@@ -22,6 +24,9 @@ from agents.encoders.linear_attention import (
 KERNEL_EPSILON = 1e-3
 """What performer-pytorch adds to every random feature, so that no key is invisible."""
 
+FeatureMap = Literal["softmax", "relu"]
+"""What makes the random projections of a query or key positive."""
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: (layer, q, k, v) to values, q and k (B, H, L, M), v and the result (B, H, L, E)."""
 
@@ -30,9 +35,9 @@ class Performer(CausalEncoder):
     """Linear attention over random features (Choromanski et al. 2020, arXiv:2009.14794), in parallel or token by token.
 
     ``performer`` is performer-pytorch's own module and owns the weights of the blocks (pre-norm attention and
-    feed-forward). It has ReLU features (``generalized_attention``), because its softmax features subtract a maximum
-    over the whole sequence from the keys, which lets later tokens reach earlier positions. Three things differ from
-    its default:
+    feed-forward). Its own default, the FAVOR+ features of the softmax kernel, subtracts a maximum over the whole
+    sequence from the keys, which lets later tokens reach earlier positions; ``feature_map`` names two that look at one
+    token alone (``generalized_attention``). Three things differ from its default:
 
     * The causal product is :func:`~agents.encoders.linear_attention.causal_linear_attention`, not the fallback that
       builds an outer product for every token.
@@ -57,6 +62,8 @@ class Performer(CausalEncoder):
         n_random_features: Random features M of a head (≥ 1).
         feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
         embedding_std: Standard deviation of the initial token and position embeddings (> 0).
+        feature_map: ``"relu"`` of each projection, or ``"softmax"`` over the M projections of a token, which left the
+            plateau of a dense Copy of 12 symbols of 31 sooner (one seed each: 0.965 after 55,000 steps).
 
     Raises:
         ValueError: If an argument is out of range.
@@ -78,6 +85,7 @@ class Performer(CausalEncoder):
         n_random_features: int = 32,
         feedforward_mult: int = 4,
         embedding_std: float = 0.5,
+        feature_map: FeatureMap = "relu",
     ) -> None:
         super().__init__(vocab_size, context_length, pad_id, features_dim)
         require_positive(
@@ -87,6 +95,9 @@ class Performer(CausalEncoder):
             raise ValueError(f"features_dim must be a multiple of n_heads = {n_heads}, got {features_dim}")
         if embedding_std <= 0:
             raise ValueError(f"embedding_std must be positive, got {embedding_std}")
+        if feature_map not in get_args(FeatureMap):
+            raise ValueError(f"feature_map must be one of {get_args(FeatureMap)}, got {feature_map!r}")
+        self.feature_map: Callable[[Tensor], Tensor] = F.relu if feature_map == "relu" else partial(F.softmax, dim=-1)
         self.n_heads = n_heads
         self.head_dim = features_dim // n_heads
         self.n_random_features = n_random_features
@@ -104,6 +115,7 @@ class Performer(CausalEncoder):
                 ff_mult=feedforward_mult,
                 nb_features=n_random_features,
                 generalized_attention=True,
+                kernel_fn=self.feature_map,
                 qkv_bias=False,
                 auto_check_redraw=False,
             )
@@ -183,4 +195,5 @@ class Performer(CausalEncoder):
             linear(x).unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)  # (B, H, L, E)
             for linear in (attention.to_q, attention.to_k, attention.to_v)
         )
-        return F.relu(q @ projection) + KERNEL_EPSILON, F.relu(k @ projection) + KERNEL_EPSILON, v
+        q, k = (self.feature_map(x @ projection) + KERNEL_EPSILON for x in (q, k))
+        return q, k, v

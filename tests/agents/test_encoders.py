@@ -18,6 +18,7 @@ from agents.encoders import (
     linear_attention_prefill,
     linear_attention_step,
 )
+from agents.encoders.performer import FeatureMap
 
 PAD = 11
 
@@ -121,7 +122,9 @@ def test_attention_errors() -> None:
 # Performer
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"features_dim": 24, "n_layers": 1, "n_heads": 3, "n_random_features": 7}])
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"feature_map": "relu"}, {"features_dim": 24, "n_layers": 1, "n_heads": 3, "n_random_features": 7}]
+)
 def test_forward_agrees_with_performer_pytorch(kwargs: dict[str, int]) -> None:
     encoder = make(context_length=80, **kwargs)
     assert isinstance(encoder.performer, performer_pytorch.Performer)
@@ -143,8 +146,9 @@ def test_forward_agrees_with_performer_pytorch(kwargs: dict[str, int]) -> None:
     torch.testing.assert_close(encoder(tokens), with_modules(), atol=1e-5, rtol=0)
 
 
-def test_parallel_and_recurrent_agree_over_4096_tokens() -> None:
-    encoder = make(context_length=4096)
+@pytest.mark.parametrize("feature_map", ["softmax", "relu"])
+def test_parallel_and_recurrent_agree_over_4096_tokens(feature_map: FeatureMap) -> None:
+    encoder = make(context_length=4096, feature_map=feature_map)
     tokens = random_tokens(1, 4096)
     with torch.no_grad():
         parallel = encoder(tokens)
@@ -279,6 +283,7 @@ def test_construction_draws_from_the_global_generator_alone() -> None:
         ({"n_random_features": 0}, "n_random_features must be at least 1, got 0"),
         ({"context_length": 0}, "context_length must be at least 1, got 0"),
         ({"embedding_std": 0.0}, "embedding_std must be positive, got 0.0"),
+        ({"feature_map": "exp"}, r"feature_map must be one of \('softmax', 'relu'\), got 'exp'"),
     ],
 )
 def test_constructor_errors(kwargs: dict[str, int], message: str) -> None:
