@@ -88,6 +88,27 @@ def throughput(
         write_json(json_file, figures)
 
 
+@app.command()
+def suite(
+    ids: Annotated[str, typer.Option(help="Ids that match, as in '*Sort*'; all by default.")] = "*",
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time for an id.")] = 1.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Speed and memory of every registered id, batched and in SB3's DummyVecEnv."""
+    from benchmarks.suite import as_plain, measure_suite, print_suite
+    from textgym import env_ids
+
+    chosen = [env_id for env_id in env_ids() if fnmatch(env_id, ids)]
+    if not chosen:
+        raise ValueError(f"--ids must match a registered id, such as {env_ids()[0]!r}, got {ids!r}")
+    measured = measure_suite(
+        chosen, seconds=seconds, progress=lambda name: Console(stderr=True).print(f"timing {name} ...")
+    )
+    print_suite(measured)
+    if json_file is not None:
+        write_json(json_file, as_plain(measured))
+
+
 @app.command(hidden=True)
 def cell(definition: str, path: Path) -> None:
     """Run one cell, given as JSON, in this process, and write its result."""

@@ -8,12 +8,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from textgym.random import RowStreams, row_key
 from textgym.rendering import check_render_mode, render_row
-from textgym.spaces import TokenSequence
+from textgym.spaces import TokenSequence, batch_of_rows
 from textgym.tasks import make_task
 from textgym.tasks.base import Episodes, Replies, Task
 
@@ -79,8 +78,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         self.all_legal = not self.task.masked
         self.single_observation_space = TokenSequence(self.task.context_length, self.task.vocab_size, self.task.pad_id)
         self.single_action_space = gym.spaces.Discrete(self.task.vocab_size)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_of_rows(self.single_observation_space, self.num_envs)
+        self.action_space = batch_of_rows(self.single_action_space, self.num_envs)
 
         n = self.num_envs
         self._rows = np.arange(n)
