@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,3 +182,15 @@ def check_at_least(name: str, value: int, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
     return int(value)
+
+
+def check_list(name: str, value: Any, of: str) -> list[Any]:
+    """The items of a list, another iterable or a ``datasets.Dataset``, else raise a ValueError that names it.
+
+    A single string or mapping is refused, though it is iterable: it stands for a forgotten pair of brackets.
+    """
+    if hasattr(value, "to_list"):
+        return value.to_list()
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list of {of}, got a single {type(value).__name__}: {reprlib.repr(value)}")
+    return list(value)

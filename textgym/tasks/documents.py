@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.random import RowStreams
-from textgym.tasks.base import Prompts
+from textgym.tasks.base import Prompts, check_at_least, check_list
 from textgym.tokenizers import WordTokenizer
 
 PEOPLE = (
@@ -76,6 +77,7 @@ class GeneratedDocuments:
 
     def __init__(self, sentences: int, facts: int) -> None:
         most = min(len(PEOPLE) - 1 + facts, len(OBJECTS))
+        sentences = check_at_least("sentences", sentences, 1)
         if not facts <= sentences <= most:
             raise ValueError(f"sentences must lie in [{facts}, {most}] for facts={facts}, got {sentences}")
         self.sentences, self.facts = sentences, facts
@@ -172,19 +174,18 @@ def read_rows(data: Any, names: tuple[str, ...]) -> list[Mapping[str, Any]]:
     Raises:
         ValueError: If there is no row, or one lacks a string; the message names its number.
     """
-    if isinstance(data, (str, Mapping)):
-        raise ValueError(f"data must be a list of rows, got a single {type(data).__name__}: {data!r}")
-    rows = data.to_list() if hasattr(data, "to_list") else list(data)
+    rows = check_list("data", data, "rows")
     if not rows:
         raise ValueError("data must hold at least one row, got none")
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise ValueError(f"data[{number}] must be a mapping with the strings {list(names)}, got {row!r}")
+            raise ValueError(
+                f"data[{number}] must be a mapping with the strings {list(names)}, got {reprlib.repr(row)}"
+            )
         for name in names:
             if not isinstance(row.get(name), str) or not row[name].strip():
-                raise ValueError(
-                    f"data[{number}] must have a string under {name!r} that is not empty, got {row.get(name)!r}"
-                )
+                got = reprlib.repr(row.get(name))
+                raise ValueError(f"data[{number}] must have a string under {name!r} that is not empty, got {got}")
     return rows
 
 

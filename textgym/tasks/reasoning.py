@@ -78,11 +78,15 @@ class Reasoning(Task):
         data_seed: int = 0,
         max_new_tokens: int | None = None,
     ) -> None:
+        if not isinstance(dataset, str):
+            raise ValueError(f"dataset must be the name of a data set, got {dataset!r}")
         if dataset in REFUSED:
             raise ValueError(f"dataset {dataset!r} of Reasoning Gym is not offered: {REFUSED[dataset]}")
         if dataset not in DATASETS:
             raise ValueError(f"dataset must be one of {sorted(DATASETS)}, got {dataset!r}")
         size, data_seed = check_at_least("size", size, 1), check_at_least("data_seed", data_seed, 0)
+        if config is not None and not isinstance(config, Mapping):
+            raise ValueError(f"config must be a mapping of names to values, got {config!r}")
         config = {} if config is None else dict(config)
         if not config.keys().isdisjoint(("size", "seed")):
             raise ValueError(f"config must not hold 'size' or 'seed': pass size and data_seed, got {config}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from textgym.english import load_english
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts, Task, check_at_least, check_list
 
 _LETTERS = string.ascii_lowercase
 _EOS, _SEP, _PAD = 26, 27, 28
@@ -87,7 +87,7 @@ class Spelling(Task):
         self.min_length = check_at_least("min_length", min_length, 2)
         self.max_length = check_at_least("max_length", max_length, self.min_length)
         self.dense = bool(dense)
-        listed = load_english(_N_ENGLISH).words if words is None else tuple(words)
+        listed = load_english(_N_ENGLISH).words if words is None else check_list("words", words, "words")
         for word in listed:
             if not isinstance(word, str) or not word or not set(word) <= set(_LETTERS):
                 raise ValueError(f"words must consist of the letters a to z, got {word!r}")

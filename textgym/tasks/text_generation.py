@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from textgym.rewards import (
     call_reward,
     check_tone,
 )
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts, Task, check_at_least, check_list
 from textgym.tokenizers import Tokenizer, WordTokenizer, as_tokenizer
 from textgym.tone import TonePrompts, ToneScore
 
@@ -219,7 +220,7 @@ class PromptTable:
         self._lengths = np.array([len(ids) for ids in encoded], np.int64)
         self.length = int(self._lengths.max())
         for number in np.flatnonzero(self._lengths == 1)[:1].tolist():
-            raise ValueError(f"prompts[{number}] must hold at least one token, got {self._texts[number]!r}")
+            raise ValueError(f"prompts[{number}] must hold at least one token, got {reprlib.repr(self._texts[number])}")
         if room is not None and self.length > room:
             number = int(self._lengths.argmax())
             raise ValueError(
@@ -270,9 +271,7 @@ def tone_reward(vocab_size: int = 1500, max_new_tokens: int = 10) -> Product:
 
 def _read_prompts(prompts: Any) -> tuple[list[str], dict[str, list[Any]]]:
     """Texts and columns of strings, mappings or a dataset."""
-    if isinstance(prompts, (str, Mapping)):
-        raise ValueError(f"prompts must be a list of prompts, got a single {type(prompts).__name__}: {prompts!r}")
-    rows = prompts.to_list() if hasattr(prompts, "to_list") else list(prompts)
+    rows = check_list("prompts", prompts, "prompts")
     if not rows:
         raise ValueError("prompts must hold at least one prompt, got none")
     texts: list[str] = []
@@ -290,8 +289,8 @@ def _read_prompts(prompts: Any) -> tuple[list[str], dict[str, list[Any]]]:
                 columns.setdefault(name, []).append(row[name])
             row = row["prompt"]
         elif names:
-            raise ValueError(f"prompts[{number}] must be a mapping as prompts[0] is, got {row!r}")
+            raise ValueError(f"prompts[{number}] must be a mapping as prompts[0] is, got {reprlib.repr(row)}")
         if not isinstance(row, str) or not row.strip():
-            raise ValueError(f"prompts[{number}] must be a string that is not empty, got {row!r}")
+            raise ValueError(f"prompts[{number}] must be a string that is not empty, got {reprlib.repr(row)}")
         texts.append(row)
     return texts, columns
