@@ -1,4 +1,4 @@
-"""The Q-value head: all values of a state, or only those that a loss needs."""
+"""The Q-value head: all values of a state, or only those that a loss needs; one estimate of them, or several."""
 
 from __future__ import annotations
 
@@ -15,32 +15,57 @@ class QHead(nn.Module):
     loss and the target read single actions, which :meth:`of` computes from the weights of those actions alone: at a
     vocabulary of 1,500 that is several times cheaper, forwards and backwards, than three whole rows.
 
+    With ``n_ensemble`` K > 1 there are K such heads on the same features (arXiv:1602.04621, arXiv:1706.01502). Each
+    starts from weights of its own and learns from its own target, so that they agree where there was much to learn from
+    and differ elsewhere. ``forward``, :meth:`of` and :meth:`greedy` use the mean of the K values; the methods with
+    ``ensemble`` in their name give all of them, with an axis of length K in the end (before that of the actions), also
+    where K is 1.
+
     Args:
         features_dim: Number of features D (≥ 1).
         n_actions: Number of actions V (≥ 1).
         dueling: Whether to split values from advantages.
+        n_ensemble: Number of heads K (≥ 1).
+
+    Raises:
+        ValueError: If ``n_ensemble`` is less than 1.
     """
 
-    def __init__(self, features_dim: int, n_actions: int, dueling: bool = True) -> None:
+    def __init__(self, features_dim: int, n_actions: int, dueling: bool = True, n_ensemble: int = 1) -> None:
         super().__init__()
-        self.dueling = dueling
-        self.advantage = nn.Linear(features_dim, n_actions)
-        self.value = nn.Linear(features_dim, 1) if dueling else None
+        if n_ensemble < 1:
+            raise ValueError(f"n_ensemble must be at least 1, got {n_ensemble}")
+        self.dueling, self.n_actions, self.n_ensemble = dueling, n_actions, n_ensemble
+        # Head k has rows k·V to (k + 1)·V − 1.
+        self.advantage = nn.Linear(features_dim, n_ensemble * n_actions)
+        self.value = nn.Linear(features_dim, n_ensemble) if dueling else None
         for layer in (self.advantage, self.value):
             if layer is not None:
-                # Values near 0 at the start: the first targets are rewards, not the noise of the initialisation.
+                # Values near 0 at the start: the first targets are rewards, not the noise of the initialisation. But
+                # not at 0: heads that start alike, and learn from the same replay, would stay alike.
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Q-values of every action: ``(..., D)`` → ``(..., V)``."""
+        if self.n_ensemble > 1:
+            return self.ensemble(features).mean(dim=-2)
         advantage = self.advantage(features)  # (..., V)
         if self.value is None:
             return advantage
         return self.value(features) + advantage - advantage.mean(dim=-1, keepdim=True)
 
+    def ensemble(self, features: Tensor) -> Tensor:
+        """Each head's Q-values of every action: ``(..., D)`` → ``(..., K, V)``."""
+        advantage = self.advantage(features).unflatten(-1, (self.n_ensemble, self.n_actions))  # (..., K, V)
+        if self.value is None:
+            return advantage
+        return self.value(features).unsqueeze(-1) + advantage - advantage.mean(dim=-1, keepdim=True)
+
     def of(self, features: Tensor, actions: Tensor) -> Tensor:
         """Q-values of one action a state: ``(..., D)`` and ``(...)`` → ``(...)``."""
+        if self.n_ensemble > 1:
+            return self.of_ensemble(features, actions).mean(dim=-1)
         weight, bias = self.advantage.weight, self.advantage.bias
         advantage_weight = F.embedding(actions, weight)  # (..., D)
         q_values = (features * advantage_weight).sum(dim=-1) + bias[actions]
@@ -50,12 +75,50 @@ class QHead(nn.Module):
         baseline = self.value.weight[0] - weight.mean(dim=0)  # (D,)
         return q_values + features @ baseline + (self.value.bias - bias.mean())
 
+    def of_ensemble(self, features: Tensor, actions: Tensor) -> Tensor:
+        """Each head's Q-value of one action a state, the same for all heads or one for each.
+
+        Args:
+            features: Shape ``(..., D)``.
+            actions: Shape ``(...)``, or ``(..., K)`` as :meth:`greedy_ensemble` gives them.
+
+        Returns:
+            Shape ``(..., K)``.
+        """
+        shared = actions.ndim < features.ndim
+        if self.n_ensemble == 1:
+            return self.of(features, actions if shared else actions.squeeze(-1)).unsqueeze(-1)
+        first_rows = torch.arange(self.n_ensemble, device=actions.device) * self.n_actions  # (K,)
+        rows = (actions.unsqueeze(-1) if shared else actions) + first_rows  # (..., K)
+        weight, bias = self.advantage.weight, self.advantage.bias
+        advantage_weight = F.embedding(rows, weight)  # (..., K, D)
+        q_values = (advantage_weight @ features.unsqueeze(-1)).squeeze(-1) + bias[rows]
+        if self.value is None:
+            return q_values
+        by_head = (self.n_ensemble, self.n_actions)
+        baseline = self.value.weight - weight.unflatten(0, by_head).mean(dim=1)  # (K, D)
+        return q_values + F.linear(features, baseline, self.value.bias - bias.unflatten(0, by_head).mean(dim=1))
+
     @torch.no_grad()
     def greedy(self, features: Tensor, action_masks: Tensor | None = None) -> Tensor:
         """Best legal action of each state: ``(..., D)`` → ``(...)``; state values do not matter for it."""
-        scores = self.advantage(features)
-        if action_masks is not None:
-            scores = scores.masked_fill(~action_masks, -torch.inf)
-        if scores.device.type == "cpu":  # NumPy's argmax is ten times as fast as torch's there
-            return torch.from_numpy(np.asarray(scores.numpy().argmax(axis=-1)))
-        return scores.argmax(dim=-1)
+        weight, bias = self.advantage.weight, self.advantage.bias
+        if self.n_ensemble > 1:
+            # Constant over the actions, like the state value: each head's mean advantage. So it is left out as well.
+            weight = weight.unflatten(0, (self.n_ensemble, self.n_actions)).mean(dim=0)
+            bias = bias.unflatten(0, (self.n_ensemble, self.n_actions)).mean(dim=0)
+        return _legal_argmax(F.linear(features, weight, bias), action_masks)
+
+    @torch.no_grad()
+    def greedy_ensemble(self, features: Tensor, action_masks: Tensor | None = None) -> Tensor:
+        """Each head's own best legal action: ``(..., D)``, with masks ``(..., V)`` → ``(..., K)``."""
+        scores = self.advantage(features).unflatten(-1, (self.n_ensemble, self.n_actions))  # (..., K, V)
+        return _legal_argmax(scores, None if action_masks is None else action_masks.unsqueeze(-2))
+
+
+def _legal_argmax(scores: Tensor, action_masks: Tensor | None) -> Tensor:
+    if action_masks is not None:
+        scores = scores.masked_fill(~action_masks, -torch.inf)
+    if scores.device.type == "cpu":  # NumPy's argmax is ten times as fast as torch's there
+        return torch.from_numpy(np.asarray(scores.numpy().argmax(axis=-1)))
+    return scores.argmax(dim=-1)
