@@ -22,9 +22,12 @@ _S30, _S27, _S31, _S11, _S32 = (np.uint64(shift) for shift in (30, 27, 31, 11, 3
 
 def mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection of 64-bit words that passes BigCrush."""
-    x = (x ^ (x >> _S30)) * _MULTIPLIER_1
-    x = (x ^ (x >> _S27)) * _MULTIPLIER_2
-    return x ^ (x >> _S31)
+    x = x ^ (x >> _S30)  # a new array, the only one: what follows works in place
+    x *= _MULTIPLIER_1
+    x ^= x >> _S27
+    x *= _MULTIPLIER_2
+    x ^= x >> _S31
+    return x
 
 
 def row_key(seed: int | None) -> np.uint64:

@@ -296,17 +296,23 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
     def _append(self, replies: Replies, running: NDArray[np.bool_]) -> None:
         """Append the environment's replies to the rows that go on."""
         lengths = np.where(running, replies.lengths, 0)
-        is_reply = np.arange(replies.tokens.shape[1]) < lengths[:, None]
-        rows, columns = is_reply.nonzero()
-        self.episodes.tokens[rows, self.episodes.lengths[rows] + columns] = replies.tokens[rows, columns]
+        width = replies.tokens.shape[1]
+        columns = np.arange(width)
+        chosen = (columns < lengths[:, None]).ravel().nonzero()[0]  # twice as fast as in two dimensions
+        row_starts = self._rows * self.task.context_length + self.episodes.lengths
+        places = (row_starts[:, None] + columns).ravel()[chosen]
+        self.episodes.tokens.ravel()[places] = replies.tokens.ravel()[chosen]
         self.episodes.lengths += lengths
 
     def _update_masks(self, rows: NDArray[np.integer]) -> None:
         everyone = len(rows) == self.num_envs
         allowed = self.task.allowed(self.episodes if everyone else self.episodes.take(rows))
-        # New arrays each time: those of earlier steps are in the caller's hands.
-        self._masks = allowed if everyone else self._masks.copy()
-        if not everyone:
+        # New arrays each time: those of earlier steps are in the caller's hands. One row that is broadcast to all stays
+        # so where it is still the same: a copy for 1,024 rows of 50,000 tokens would be 51 MB a step.
+        if everyone:
+            self._masks = allowed
+        elif any((self._masks.strides[0], allowed.strides[0])) or not np.array_equal(self._masks[0], allowed[0]):
+            self._masks = self._masks.copy()
             self._masks[rows] = allowed
         self._int8_masks = self._masks.view(np.int8)
 

@@ -207,6 +207,17 @@ def test_special_tokens_are_masked_and_ids_are_the_tokenizers_own():
     assert (reward, terminated, info["illegal_action"]) == (0.0, True, True)
 
 
+def test_masks_of_a_tokenizer_stay_one_broadcast_row():
+    task = {"prompts": ["good"], "reward": Distinctness(), "tokenizer": special_tokenizer()}
+    envs = textgym.TextGenVectorEnv(3, "text_generation", **task)
+    envs.reset(seed=0)
+    eos = envs.task.eos_id
+    for actions in ([1, eos, 2], [eos, eos, eos], [1, 0, 2]):  # some rows begin anew, all do, one breaks the rules
+        envs.step(np.array(actions))
+        assert envs.action_masks().strides[0] == 0
+        assert envs.action_masks()[2].tolist() == [False, True, True, True]
+
+
 def test_gymnasium_copies_arguments_without_harm():
     reward, tokenizer = Distinctness(), CharacterTokenizer("ab")
     env = gym.make("TextGen-v0", prompts=["ab"], reward=reward, tokenizer=tokenizer)
