@@ -1,0 +1,186 @@
+"""Transformers from a local path, and causal ones as encoders with a key-value cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from agents.encoders.base import CausalEncoder, EncoderState, Rows, features_at
+
+PRUNING_FILE = "pruning.json"
+"""Beside ``config.json`` where the model was saved by :class:`~agents.encoders.pruning.PrunedTransformer`."""
+
+
+def local_directory(path: str | Path) -> Path:
+    """Return a path that holds a model.
+
+    Raises:
+        ValueError: If it is no directory with a ``config.json``; nothing is ever downloaded.
+    """
+    directory = Path(path)
+    if not (directory / "config.json").is_file():
+        raise ValueError(
+            f"path must be a local directory with a config.json, as nothing is downloaded, got {str(path)!r}: download "
+            "it beforehand (`hf download NAME --local-dir DIR`, `huggingface-cli download` in older versions, or "
+            "huggingface_hub.snapshot_download(NAME, local_dir=DIR)) and give DIR"
+        )
+    return directory
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a transformer without its head, in evaluation mode; pruned ones with their pruning.
+
+    Args:
+        path: A local directory that ``save_pretrained`` wrote.
+
+    Raises:
+        ValueError: If it holds no model.
+    """
+    directory = local_directory(path)
+    if (directory / PRUNING_FILE).is_file():
+        from agents.encoders.pruning import PrunedTransformer
+
+        return PrunedTransformer.from_pretrained(directory).model
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(str(directory), local_files_only=True).eval()
+
+
+@dataclass
+class KeyValueState(EncoderState):
+    """Keys and values of every layer, which grow with the longest row.
+
+    Row ``b``'s token ``i`` is at slot ``i``; slots from ``lengths[b]`` on hold nothing of meaning.
+
+    Attributes:
+        lengths: Tokens that each row has consumed, (B,), int64.
+        tensors: Keys and values in turns, layer by layer, each (B, H, T, E) with its layer's number of heads H.
+    """
+
+    def take(self, rows: Rows) -> KeyValueState:
+        """Return a copy of these rows, in the order given."""
+        taken = super().take(rows)
+        return KeyValueState(taken.lengths, taken.tensors)
+
+    def put(self, rows: Rows, other: EncoderState) -> None:
+        """Overwrite these rows, in place, with all the rows of ``other`` in their order."""
+        slots = max(self.tensors[0].shape[2], other.tensors[0].shape[2])
+        self.tensors = tuple(_with_slots(tensor, slots) for tensor in self.tensors)
+        super().put(rows, EncoderState(other.lengths, tuple(_with_slots(tensor, slots) for tensor in other.tensors)))
+
+
+class HuggingFaceEncoder(CausalEncoder):
+    """A causal model of the GPT-2 kind, pruned or not, as a :class:`~agents.encoders.base.CausalEncoder`.
+
+    Features are the model's last hidden states. Observation ids below the model's vocabulary are its own tokens, as in
+    a task with the model's tokenizer; the ids above them (separator, control words, padding) have learned embeddings
+    here. The model is put into evaluation mode for good: with dropout, stepping and whole sequences would differ.
+
+    Args:
+        model: A causal transformer, with a head (which is left out) or without, that takes ``inputs_embeds`` and
+            ``position_ids``; a :class:`~agents.encoders.pruning.PrunedTransformer`; or a local path of either.
+        vocab_size: Number of observation ids, the padding id included (≥ 1).
+        context_length: Most tokens in a sequence (≥ 1), no more than the model has positions.
+        pad_id: The padding id, in ``[0, vocab_size)``.
+        frozen: Whether the model's own weights are left as they are; the new embeddings are always learned.
+
+    Raises:
+        ValueError: If an argument is out of range, or the model is not causal.
+    """
+
+    def __init__(self, model: Any, vocab_size: int, context_length: int, pad_id: int, frozen: bool = False) -> None:
+        model = load_model(model) if isinstance(model, (str, Path)) else getattr(model, "model", model)
+        model = getattr(model, "base_model", model)
+        config = model.config
+        super().__init__(vocab_size, context_length, pad_id, int(config.hidden_size))
+        if config.model_type in _BIDIRECTIONAL and not getattr(config, "is_decoder", False):
+            raise ValueError(f"model must be causal, as GPT-2 is, got a {config.model_type!r}, which reads both ways")
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and context_length > positions:
+            raise ValueError(f"context_length must be at most the {positions} positions of model, got {context_length}")
+        self.model = model.eval().requires_grad_(not frozen)
+        self.n_model_ids = int(model.get_input_embeddings().num_embeddings)
+        self.extra_embedding = nn.Embedding(max(0, vocab_size - self.n_model_ids), self.features_dim)
+        nn.init.normal_(self.extra_embedding.weight, std=float(getattr(config, "initializer_range", 0.02)))
+
+    def train(self, mode: bool = True) -> HuggingFaceEncoder:
+        """Set the training mode of all but the model."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the features of every prefix; see :meth:`CausalEncoder.forward`."""
+        self.check_tokens(tokens)
+        features: Tensor = self.model(inputs_embeds=self._embed(tokens), use_cache=False).last_hidden_state
+        return features
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> KeyValueState:
+        """Return the state of empty prefixes, which hold no slot yet; see :meth:`CausalEncoder.initial_state`."""
+        device = self.extra_embedding.weight.device if device is None else torch.device(device)
+        lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        with torch.no_grad():  # one token shows each layer's number and width of heads, whatever was pruned
+            weight = self.extra_embedding.weight
+            probe = torch.zeros(1, 1, self.features_dim, dtype=weight.dtype, device=weight.device)
+            cache = self.model(inputs_embeds=probe, use_cache=True).past_key_values
+        shapes = ((batch_size, keys.shape[1], 0, keys.shape[3]) for layer in cache.layers for keys in _pair(layer))
+        return KeyValueState(lengths, tuple(torch.zeros(s, dtype=weight.dtype, device=device) for s in shapes))
+
+    def step(self, tokens: Tensor, state: EncoderState) -> tuple[Tensor, KeyValueState]:
+        """Append one token to every row; see :meth:`CausalEncoder.step`."""
+        self.check_step(state)
+        return self._append(tokens.unsqueeze(1), torch.ones_like(state.lengths), state)
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, KeyValueState]:
+        """Append each row's new tokens; see :meth:`CausalEncoder.prefill`."""
+        self.check_prefill(tokens, lengths, state)
+        return self._append(tokens, lengths, state)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of tokens, (B, L) to (B, L, D): the model's, and ours for ids that it does not have."""
+        embedding = self.model.get_input_embeddings()
+        if not self.extra_embedding.num_embeddings:
+            return embedding(tokens)
+        extra = (tokens - self.n_model_ids).clamp(min=0)
+        known = embedding(tokens.clamp(max=self.n_model_ids - 1))
+        return torch.where((tokens < self.n_model_ids).unsqueeze(-1), known, self.extra_embedding(extra))
+
+    def _append(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, KeyValueState]:
+        width, used = tokens.shape[1], state.tensors[0].shape[2]
+        offsets, slots = (torch.arange(n, device=tokens.device) for n in (width, used))  # (P,), (T,)
+        old, new = state.lengths.unsqueeze(1), lengths.unsqueeze(1)  # (B, 1)
+        cache = DynamicCache(list(zip(state.tensors[::2], state.tensors[1::2], strict=True)) if used else None)
+        output = self.model(
+            inputs_embeds=self._embed(tokens),
+            attention_mask=torch.cat([slots < old, offsets < new], dim=1).long(),  # (B, T + P)
+            position_ids=(old + offsets).clamp(max=self.context_length - 1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        # The model wrote every row's new tokens from slot T on; they move to where the row's own text ends.
+        total = state.lengths + lengths
+        target = torch.arange(int(total.max()), device=tokens.device)  # (T',)
+        source = torch.where(target < old, target, used + target - old).clamp(max=used + width - 1)  # (B, T')
+        tensors = tuple(
+            tensor.gather(2, source[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3]))
+            for layer in output.past_key_values.layers
+            for tensor in _pair(layer)
+        )
+        return features_at(output.last_hidden_state, lengths - 1), KeyValueState(total, tensors)
+
+
+_BIDIRECTIONAL = ("bert", "roberta", "distilbert", "xlm-roberta", "electra", "albert", "mpnet", "modernbert")
+
+
+def _pair(layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.keys, layer.values
+
+
+def _with_slots(tensor: Tensor, slots: int) -> Tensor:
+    missing = slots - tensor.shape[2]
+    return nn.functional.pad(tensor, (0, 0, 0, missing)) if missing else tensor
