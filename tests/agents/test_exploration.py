@@ -3,14 +3,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from agents.double_dqn.heads import QHead
 from agents.exploration import (
     EXPLORATIONS,
     Boltzmann,
     ContextUCB,
+    EnsembleUCB,
     EpsilonGreedy,
     Exploration,
+    SimHash,
     context_keys,
     linear_schedule,
     make_exploration,
@@ -19,6 +23,8 @@ from agents.exploration import (
 
 def select(explorer: Exploration, q: Any, seed: int = 0, masks: Any = None, progress: float = 1.0) -> NDArray[np.int64]:
     q = np.atleast_2d(np.asarray(q, np.float32))
+    if explorer.ensemble:
+        q = np.stack([q, q, q], axis=1)  # three heads that agree
     contexts = np.arange(len(q), dtype=np.uint64)
     return explorer.select(q, masks, contexts, np.random.default_rng(seed), progress)
 
@@ -156,10 +162,139 @@ def bandit_regret(explorer: Exploration, seed: int, steps: int = 1000) -> float:
 
 def test_boltzmann_and_ucb_beat_epsilon_greedy_on_bandits() -> None:
     # The second ε-greedy was the best of seven schedules on these bandits; the others play with their defaults.
-    regrets = {name: [bandit_regret(make_exploration(name), seed) for seed in range(4)] for name in EXPLORATIONS}
+    names = ("epsilon", "boltzmann", "ucb")
+    regrets = {name: [bandit_regret(make_exploration(name), seed) for seed in range(4)] for name in names}
     tuned = [bandit_regret(EpsilonGreedy(1.0, 0.02, 0.05), seed) for seed in range(4)]
-    for name in ("boltzmann", "ucb"):
+    for name in names[1:]:
         assert max(regrets[name]) < min(regrets["epsilon"] + tuned), (name, regrets, tuned)
+
+
+def test_ensemble_ucb_follows_its_formula() -> None:
+    # Means 0.5, 0.6 and 0.2; deviations (with divisor 2) 0.2, 0 and 0.6.
+    q = np.array([[[0.3, 0.6, 0.8], [0.7, 0.6, -0.4]]], np.float32)
+    contexts = np.zeros(1, np.uint64)
+    for coefficient, best in ((0.0, 1), (0.4, 1), (0.6, 0), (0.7, 0), (0.8, 2)):
+        choice = EnsembleUCB(coefficient).select(q, None, contexts, np.random.default_rng(0), 0.0)
+        assert choice.tolist() == [best], coefficient
+    scores = EnsembleUCB(0.7).scores(q)
+    np.testing.assert_allclose(scores, [[0.64, 0.6, 0.62]], rtol=1e-6)
+    assert scores.dtype == np.float32
+    masks = np.array([[False, True, True]])
+    assert EnsembleUCB(0.7).select(q, masks, contexts, np.random.default_rng(0), 0.0).tolist() == [2]
+    random = EnsembleUCB(0.0, initial_epsilon=1.0, fraction=1.0)
+    many, contexts = np.repeat(q, 900, axis=0), np.zeros(900, np.uint64)
+    counts = np.bincount(random.select(many, None, contexts, np.random.default_rng(0), 0.0))
+    assert counts.min() > 200  # a third each
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 1, 3)])
+def test_ensemble_ucb_needs_several_estimates(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"q_values must have shape \(n, K, V\) with K at least 2, got"):
+        EnsembleUCB().select(np.zeros(shape, np.float32), None, np.zeros(2, np.uint64), np.random.default_rng(0), 0.0)
+
+
+def learned_bandit_regret(explorer: Exploration, n_heads: int, seed: int, steps: int = 200) -> float:
+    """Mean regret of linear contextual bandits with 10 arms: 20 contexts a step, and heads that learn from replay.
+
+    Features have the norm 8 that those of an encoder with 64 dimensions have.
+    """
+    generator = np.random.default_rng(seed)
+    weights = generator.normal(size=(8, 10)) * 0.3 / 8
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        head = QHead(8, 10, n_ensemble=n_heads)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.004, fused=True)
+    seen, rows = 0, np.arange(20)
+    features, rewards = torch.zeros(steps * 20, 8), torch.zeros(steps * 20)
+    actions = torch.zeros(steps * 20, dtype=torch.long)
+    regret = 0.0
+    for step in range(steps):
+        context = generator.normal(size=(20, 8)) * 8**0.5
+        means = context @ weights  # (20, 10)
+        inputs = torch.as_tensor(context, dtype=torch.float32)
+        with torch.no_grad():
+            q = (head.ensemble(inputs) if explorer.ensemble else head(inputs)).numpy()
+        arms = explorer.select(q, None, rows.astype(np.uint64), generator, step / steps)
+        regret += float((means.max(axis=1) - means[rows, arms]).mean())
+        new = slice(seen, seen + 20)
+        features[new], actions[new] = inputs, torch.from_numpy(arms)
+        rewards[new] = torch.as_tensor(means[rows, arms] + 0.1 * generator.normal(size=20), dtype=torch.float32)
+        seen += 20
+        batch = torch.from_numpy(generator.integers(seen, size=128))
+        loss = (head.of_ensemble(features[batch], actions[batch]) - rewards[batch, None]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return regret / steps
+
+
+def test_ensemble_ucb_beats_epsilon_greedy_where_heads_learn() -> None:
+    # The best two of five schedules of ε on these bandits; greedy play and the defaults are worse.
+    schedules = ((1.0, 0.01, 0.03), (0.2, 0.0, 0.2))
+    epsilon = [[learned_bandit_regret(EpsilonGreedy(*each), 1, seed) for seed in range(4)] for each in schedules]
+    ensemble = [learned_bandit_regret(EnsembleUCB(), 5, seed) for seed in range(4)]
+    assert np.mean(ensemble) < 0.9 * min(map(np.mean, epsilon)), (ensemble, epsilon)
+
+
+def test_the_bonus_needs_heads_that_differ() -> None:
+    head, features = QHead(8, 10, n_ensemble=5), torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    q = head.ensemble(features).detach().numpy()
+    assert (EnsembleUCB(1.0).scores(q) - q.mean(axis=1)).min() > 0
+    equal = np.repeat(q[:, :1], 5, axis=1)
+    np.testing.assert_allclose(EnsembleUCB(1.0).scores(equal), q[:, 0], atol=1e-7)
+
+
+def test_simhash_depends_on_seed_size_and_bits_alone() -> None:
+    observations = np.random.default_rng(0).normal(size=(50, 3, 4))
+    keys = SimHash(seed=1).keys(observations)
+    assert keys.dtype == np.uint64
+    assert keys.shape == (50,)
+    hasher = SimHash(seed=1)
+    hasher.keys(np.zeros((2, 5)))  # another size in between
+    hasher = pickle.loads(pickle.dumps(hasher))
+    np.testing.assert_array_equal(hasher.keys(observations.reshape(50, 12)), keys)
+    np.testing.assert_array_equal(np.concatenate([hasher.keys(row) for row in observations[:, None]]), keys)
+    assert (SimHash(seed=2).keys(observations) != keys).all()
+    assert len(pickle.dumps(hasher)) < 1000
+
+
+def test_simhash_bits_agree_as_often_as_the_angle_says() -> None:
+    # One bit, many seeds: two vectors at 60 degrees agree with probability 2/3.
+    pair = np.array([[1.0, 0.0], [0.5, 3**0.5 / 2]])
+    agreement = np.mean([len(set(SimHash(1, seed).keys(pair).tolist())) == 1 for seed in range(2000)])
+    assert agreement == pytest.approx(2 / 3, abs=0.04)
+
+
+def test_simhash_tells_observations_apart_and_groups_similar_ones() -> None:
+    observations = np.random.default_rng(0).normal(size=(1000, 64)).astype(np.float32)
+    keys = SimHash(64).keys(observations)
+    assert len(np.unique(keys)) == 1000
+    assert len(np.unique(keys % np.uint64(2**22))) > 990  # spread over a table
+    assert np.mean(SimHash(8).keys(observations * 1.001 + 1e-4) == SimHash(8).keys(observations)) > 0.95
+    assert len(np.unique(SimHash(3).keys(observations))) == 8
+    images = np.random.default_rng(0).integers(256, size=(4, 3, 5, 5), dtype=np.uint8)
+    np.testing.assert_array_equal(SimHash().keys(images), SimHash().keys(images.astype(np.float64)))
+
+
+def test_simhash_takes_dictionaries_and_discrete_observations() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(6, 2, 2)), generator.normal(size=(6,))
+    keys = SimHash().keys({"b": second, "a": first})
+    np.testing.assert_array_equal(keys, SimHash().keys(np.column_stack([first.reshape(6, 4), second])))
+    states = SimHash(4).keys(np.arange(500))  # names of states, not measurements: all of them differ
+    assert len(np.unique(states)) == 500
+    with pytest.raises(ValueError, match=r"n_bits must be in \[1, 64\], got 65"):
+        SimHash(65)
+
+
+def test_ucb_counts_observations_that_are_no_text() -> None:
+    explorer, hasher = ContextUCB(coefficient=1.0), SimHash(16)
+    observations = np.array([[0.1, 0.2, -0.3], [-0.5, 0.1, 0.2]])
+    keys = hasher.keys(observations)
+    explorer.observe(keys, np.array([0, 1]))
+    q = np.zeros((2, 2), np.float32)
+    choice = explorer.select(q, None, hasher.keys(observations * 1.01), np.random.default_rng(0), 0.0)
+    assert choice.tolist() == [1, 0]  # the action that each of them has not tried
 
 
 def test_context_keys_depend_on_the_last_tokens_alone() -> None:
@@ -204,7 +339,7 @@ def test_make_exploration() -> None:
     assert isinstance(explorer, ContextUCB)
     assert explorer.coefficient == 0.7
     assert make_exploration(explorer) is explorer
-    with pytest.raises(ValueError, match=r"exploration must be one of \['boltzmann', 'epsilon', 'ucb'\]"):
+    with pytest.raises(ValueError, match=r"must be one of \['boltzmann', 'ensemble_ucb', 'epsilon', 'ucb'\]"):
         make_exploration("greedy")
     with pytest.raises(ValueError, match="need exploration to be a name"):
         make_exploration(explorer, coefficient=1.0)
@@ -216,6 +351,8 @@ def test_make_exploration() -> None:
         ("epsilon", {"initial": 1.5}, r"initial must be in \[0, 1\], got 1.5"),
         ("boltzmann", {"final_temperature": 0.0}, "final_temperature must be greater than 0, got 0.0"),
         ("ucb", {"coefficient": -1}, "coefficient must be at least 0, got -1"),
+        ("ensemble_ucb", {"coefficient": -1}, "coefficient must be at least 0, got -1"),
+        ("ensemble_ucb", {"fraction": 2.0}, r"fraction must be in \[0, 1\], got 2.0"),
         ("ucb", {"table_size": 0}, "table_size must be at least 1, got 0"),
     ],
 )
