@@ -2,5 +2,15 @@
 
 from agents.double_dqn.double_dqn import DoubleDQN
 from agents.double_dqn.policies import ActingState, PerformerPolicy, SequencePolicy
+from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy, TransitionPolicy
 
-__all__ = ["ActingState", "DoubleDQN", "PerformerPolicy", "SequencePolicy"]
+__all__ = [
+    "ActingState",
+    "CnnPolicy",
+    "DoubleDQN",
+    "MlpPolicy",
+    "MultiInputPolicy",
+    "PerformerPolicy",
+    "SequencePolicy",
+    "TransitionPolicy",
+]

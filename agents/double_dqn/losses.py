@@ -1,14 +1,17 @@
-"""The loss of whole episodes: every token of a batch from one pass of each network."""
+"""Losses: of whole episodes, every token of a batch from one pass of each network; and of single transitions."""
 
 from __future__ import annotations
 
 import torch
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.dqn.policies import QNetwork
 from torch import Tensor
 from torch.nn import functional as F
 
 from agents import targets
 from agents.double_dqn.policies import SequenceQNetwork
 from agents.replay.episodes import EpisodeBatch
+from agents.replay.prioritized import TransitionBatch
 
 
 def sequence_loss(
@@ -56,3 +59,41 @@ def sequence_loss(
             target = targets.lower_bound_targets(target, batch.rewards, batch.valid, batch.terminated, gamma)
     loss, td_errors = targets.td_loss(q_t, target, batch.valid, batch.weights)
     return loss, td_errors, q_t
+
+
+def transition_loss(
+    q_net: QNetwork,
+    target_net: QNetwork,
+    batch: TransitionBatch | ReplayBufferSamples | DictReplayBufferSamples,
+    *,
+    gamma: float,
+    double_q: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Temporal-difference loss of B transitions; without Double-Q, weights and masks it is SB3's, to the bit.
+
+    Args:
+        q_net: The network to train.
+        target_net: The network that rates the next states.
+        batch: The transitions, from this package's replay or from SB3's.
+        gamma: Discount of the next state where the batch brings no ``discounts``, in [0, 1].
+        double_q: Whether ``q_net`` picks the action that ``target_net`` rates (arXiv:1509.06461).
+
+    Returns:
+        The loss, a scalar with a gradient; temporal-difference errors, ``(B,)``, without one; and the values of the
+        actions, ``(B,)``.
+    """
+    masks, weights = getattr(batch, "next_action_masks", None), getattr(batch, "weights", None)
+    with torch.no_grad():
+        next_q_values = target_net(batch.next_observations)  # (B, V)
+        if double_q:
+            values = targets.double_q_values(q_net(batch.next_observations), next_q_values, masks)
+        else:
+            values = targets.max_q_values(next_q_values, masks)
+        discounts = gamma if batch.discounts is None else batch.discounts
+        target = batch.rewards + (1 - batch.dones) * discounts * values.reshape(-1, 1)  # (B, 1)
+    q_t = q_net(batch.observations).gather(1, batch.actions.long())  # (B, 1)
+    if weights is None:
+        loss = F.smooth_l1_loss(q_t, target)
+    else:
+        loss = (weights * F.smooth_l1_loss(q_t, target, reduction="none").squeeze(1)).mean()
+    return loss, (target - q_t.detach()).squeeze(1), q_t.squeeze(1)

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -11,6 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 import textgym
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from agents.double_dqn.heads import QHead
+from agents.double_dqn.losses import sequence_loss
 from agents.exploration import Boltzmann, ContextUCB, EpsilonGreedy
 from tests.agents.tasks import Echo, OddTokens, Secret
 
@@ -127,7 +129,8 @@ def test_loss_by_hand():
     model.replay_buffer.add_episode(tokens[0, :5], np.array([2, 3, 4]), np.array([0.1, 0.2, 0.3]), terminated=True)
     torch.nn.init.normal_(model.policy.q_net.head.advantage.weight)
     torch.nn.init.normal_(model.policy.q_net_target.head.advantage.weight)
-    _, errors, q_t = model._loss(model.replay_buffer.sample(1))
+    batch = model.replay_buffer.sample(1)
+    _, errors, q_t = sequence_loss(model.q_net, model.q_net_target, batch, gamma=0.5)
 
     def q(net, length):
         observation = np.full((1, 6), 5)
@@ -286,7 +289,9 @@ def test_get_and_set_parameters():
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"policy_kwargs": {"features_dim": 10, "n_heads": 4}}, "features_dim"),
         ({"lower_bound": True, "env": small_env(task=Secret(**SMALL))}, "lower_bound=True needs"),
-        ({"env": gym.make("CartPole-v1")}, "env must have TokenSequence observations"),
+        ({"env": gym.make("CartPole-v1")}, r"env must have TokenSequence observations for PerformerPolicy, got Box\("),
+        ({"optimize_memory_usage": True}, "optimize_memory_usage must be False for PerformerPolicy"),
+        ({"replay_buffer_class": ReplayBuffer}, "replay_buffer_class must be an EpisodeReplayBuffer"),
     ],
 )
 def test_bad_arguments(kwargs, message):

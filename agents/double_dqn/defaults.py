@@ -1,0 +1,44 @@
+"""Defaults of :class:`agents.DoubleDQN` that depend on what it learns from: data only."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Default(NamedTuple):
+    """Value of an argument that was left at None.
+
+    Attributes:
+        sequences: With a causal encoder, on whole episodes of tokens; units as in :class:`agents.DoubleDQN`.
+        transitions: On any other environment: that of Stable-Baselines3's ``DQN``.
+    """
+
+    sequences: Any
+    transitions: Any
+
+
+DEFAULTS: dict[str, Default] = {
+    "learning_rate": Default(1e-3, 1e-4),
+    "buffer_size": Default(100_000, 1_000_000),
+    "learning_starts": Default(1_000, 100),
+    "batch_size": Default(64, 32),
+    "tau": Default(0.01, 1.0),
+    "train_freq": Default(1, 4),
+    "updates_per_step": Default(0.04, None),  # None: gradient_steps=1 for each train_freq, as DQN does
+    "exploration": Default("ucb", "epsilon"),
+    "exploration_final_eps": Default(0.02, 0.05),
+    "target_update_interval": Default(1, 10_000),
+}
+
+
+def with_defaults(path: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with defaults in place of None.
+
+    Args:
+        path: ``"sequences"`` or ``"transitions"``.
+        arguments: Values of all arguments in :data:`DEFAULTS`.
+    """
+    return {
+        name: getattr(default, path) if arguments[name] is None else arguments[name]
+        for name, default in DEFAULTS.items()
+    }

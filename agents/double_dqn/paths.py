@@ -1,0 +1,119 @@
+"""The contract between :class:`agents.DoubleDQN` and what it learns from: whole episodes, or single transitions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+
+if TYPE_CHECKING:
+    from agents.double_dqn.double_dqn import DoubleDQN
+
+
+class Choice(NamedTuple):
+    """Actions of n rows, shape (n,), and the contexts in which they were explored, shape (n,); None if greedy."""
+
+    actions: NDArray[np.int64]
+    contexts: NDArray[np.uint64] | None
+
+
+class Loss(NamedTuple):
+    """What one batch teaches.
+
+    Attributes:
+        loss: A scalar with a gradient.
+        td_error: Mean absolute temporal-difference error, a scalar without one.
+        q_mean: Mean value of the actions taken, a scalar without one.
+        priorities: New priorities of the batch's indices, shape (B,).
+    """
+
+    loss: torch.Tensor
+    td_error: torch.Tensor
+    q_mean: torch.Tensor
+    priorities: NDArray[np.float64]
+
+
+class LearningPath(ABC):
+    """What differs between learning from episodes and from transitions; ``model`` owns everything that is saved.
+
+    Attributes:
+        name: Field of :class:`agents.double_dqn.defaults.Default`.
+        default_n_envs: Rows that an environment given as one of TextGym's ids gets.
+        explorer_defaults: Arguments of named explorers that differ from their own defaults.
+    """
+
+    name: ClassVar[str]
+    default_n_envs: ClassVar[int]
+    explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def __init__(self, model: DoubleDQN) -> None:
+        self.model = model
+
+    @abstractmethod
+    def check(self) -> None:
+        """Check the model's arguments against its spaces.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+
+    @abstractmethod
+    def policy_arguments(self) -> dict[str, Any]:
+        """Arguments of the policy that the model's flags decide."""
+
+    @abstractmethod
+    def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:
+        """Class of the replay buffer, and the arguments that the model's flags decide."""
+
+    @abstractmethod
+    def predict(
+        self,
+        observation: Any,
+        state: Any,
+        episode_start: NDArray[np.bool_] | None,
+        masks: NDArray[np.bool_] | None,
+        explore: bool,
+    ) -> tuple[NDArray[np.int64], Any]:
+        """See :meth:`agents.DoubleDQN.predict`."""
+
+    @abstractmethod
+    def act(self, masks: NDArray[np.bool_] | None) -> Choice:
+        """Explore from the model's last observations."""
+
+    @abstractmethod
+    def store(
+        self,
+        replay_buffer: Any,
+        new_obs: Any,
+        actions: NDArray[np.int64],
+        rewards: NDArray[np.floating],
+        dones: NDArray[np.bool_],
+        infos: list[dict[str, Any]],
+        masks: NDArray[np.bool_] | None,
+    ) -> None:
+        """Put a step of the environments into replay, and ``new_obs`` in the place of the model's last observations.
+
+        ``masks`` are those of the observations acted in; the model's are those of ``new_obs`` by now.
+        """
+
+    @abstractmethod
+    def sample(self, batch_size: int, beta: float) -> Any:
+        """Draw a batch from the model's replay."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Loss:
+        """The loss of a batch."""
+
+    @abstractmethod
+    def on_learn(self, resets: bool) -> None:
+        """Learning begins; the environments are about to be reset, maybe in mid-episode, or go on."""
+
+    def on_step(self) -> None:  # noqa: B027
+        """The environments have taken a step."""
+
+    def on_update(self, env_steps: float) -> None:  # noqa: B027
+        """The network has been updated; ``env_steps`` is the number of environment steps that the update stands for."""

@@ -1,0 +1,170 @@
+"""The sequence path of :class:`agents.DoubleDQN`: whole episodes of tokens, a causal encoder, recurrent acting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.double_dqn.losses import sequence_loss
+from agents.double_dqn.paths import Choice, LearningPath, Loss
+from agents.double_dqn.policies import ActingState, SequencePolicy
+from agents.exploration import context_keys
+from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer, sequence_priorities
+from textgym import TokenSequence
+
+if TYPE_CHECKING:
+    from agents.double_dqn.double_dqn import DoubleDQN
+
+# For returns in [0, 1] that are paid token by token; a larger one drowns differences of 0.1 between tokens.
+DEFAULT_UCB_COEFFICIENT = 0.02
+
+
+class SequencePath(LearningPath):
+    """Learns all actions of an episode from one pass, and reads each token once when it acts."""
+
+    name = "sequences"
+    default_n_envs = 32
+    explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {"ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT}}
+
+    def __init__(self, model: DoubleDQN) -> None:
+        super().__init__(model)
+        self.state: ActingState | None = None  # of the environments trained in
+        self._parameters: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+
+    @property
+    def policy(self) -> SequencePolicy:
+        """The model's policy."""
+        assert isinstance(self.model.policy, SequencePolicy)
+        return self.model.policy
+
+    @property
+    def replay(self) -> EpisodeReplayBuffer:
+        """The model's replay."""
+        assert isinstance(self.model.replay_buffer, EpisodeReplayBuffer)
+        return self.model.replay_buffer
+
+    def check(self) -> None:  # noqa: D102
+        model = self.model
+        if not isinstance(model.observation_space, TokenSequence):
+            raise ValueError(
+                f"env must have TokenSequence observations for {model.policy_name}, got {model.observation_space}; "
+                "MlpPolicy, CnnPolicy and MultiInputPolicy take others"
+            )
+        if model.optimize_memory_usage:
+            raise ValueError(f"optimize_memory_usage must be False for {model.policy_name}: tokens are stored once")
+        if model._vec_normalize_env is not None and model._vec_normalize_env.norm_obs:
+            raise ValueError(f"VecNormalize must have norm_obs=False for {model.policy_name}: tokens are no quantities")
+        if model.lower_bound and model.env is not None and not _is_deterministic(model.env):
+            raise ValueError("lower_bound=True needs rewards that the observation determines; this task hides a secret")
+
+    def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
+        return {"dueling": self.model.dueling}
+
+    def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
+        buffer_class = self.model.replay_buffer_class or EpisodeReplayBuffer
+        if not issubclass(buffer_class, EpisodeReplayBuffer):
+            raise ValueError(
+                f"replay_buffer_class must be an EpisodeReplayBuffer for {self.model.policy_name}, "
+                f"got {buffer_class.__name__}"
+            )
+        return buffer_class, self.model.priority_arguments()
+
+    # ------------------------------------------------------------------ acting
+
+    def predict(  # noqa: D102
+        self,
+        observation: Any,
+        state: ActingState | None,
+        episode_start: NDArray[np.bool_] | None,
+        masks: NDArray[np.bool_] | None,
+        explore: bool,
+    ) -> tuple[NDArray[np.int64], ActingState]:
+        observation = np.asarray(observation)
+        vectorized = self.policy.is_vectorized_observation(observation)
+        rows = observation.reshape(-1, observation.shape[-1])
+        state = self.policy.q_net.advance(rows, state, episode_start)
+        actions = self._choose(rows, state, masks, explore).actions
+        return (actions if vectorized else actions.squeeze(0)), state
+
+    def act(self, masks: NDArray[np.bool_] | None) -> Choice:  # noqa: D102
+        observations = self.model._last_obs
+        assert isinstance(observations, np.ndarray)
+        self.state = self.policy.q_net.advance(observations, self.state, self.model._last_episode_starts)
+        return self._choose(observations, self.state, masks, explore=True)
+
+    @torch.no_grad()
+    def _choose(
+        self, observations: NDArray[np.integer], state: ActingState, masks: NDArray[np.bool_] | None, explore: bool
+    ) -> Choice:
+        head = self.policy.q_net.head
+        if not explore:
+            legal = None if masks is None else torch.as_tensor(masks, device=self.model.device)
+            return Choice(head.greedy(state.features, legal).cpu().numpy(), None)
+        contexts = context_keys(observations, state.lengths, self.model.explorer.context)
+        return Choice(self.model.explore(head(state.features).cpu().numpy(), masks, contexts), contexts)
+
+    # ------------------------------------------------------------------ learning
+
+    def store(  # noqa: D102
+        self,
+        replay_buffer: EpisodeReplayBuffer,
+        new_obs: NDArray[np.integer],
+        actions: NDArray[np.int64],
+        rewards: NDArray[np.floating],
+        dones: NDArray[np.bool_],
+        infos: list[dict[str, Any]],
+        masks: NDArray[np.bool_] | None,
+    ) -> None:
+        model = self.model
+        assert isinstance(model._last_obs, np.ndarray)
+        if model._vec_normalize_env is not None:
+            rewards = model._vec_normalize_env.get_original_reward()
+        replay_buffer.add(model._last_obs, new_obs, actions, rewards, dones, infos, action_masks=masks)
+        model._last_obs = new_obs
+
+    def sample(self, batch_size: int, beta: float) -> EpisodeBatch:  # noqa: D102
+        return self.replay.sample(batch_size, env=self.model._vec_normalize_env, beta=beta)
+
+    def loss(self, batch: EpisodeBatch) -> Loss:  # noqa: D102
+        loss, td_errors, q_t = sequence_loss(
+            self.policy.q_net,
+            self.policy.q_net_target,
+            batch,
+            gamma=self.model.gamma,
+            n_steps=self.model.n_steps,
+            double_q=self.model.double_q,
+            lower_bound=self.model.lower_bound,
+        )
+        n_valid = batch.valid.sum()
+        return Loss(
+            loss,
+            td_errors.abs().sum() / n_valid,
+            (q_t.detach() * batch.valid).sum() / n_valid,
+            sequence_priorities(td_errors, batch.valid),
+        )
+
+    def on_update(self, env_steps: float) -> None:
+        """Move the target network, at most once every ``target_update_interval`` environment steps."""
+        model = self.model
+        model._steps_since_target_update += env_steps
+        if model._steps_since_target_update >= model.target_update_interval or env_steps == 0:
+            model._steps_since_target_update = 0.0
+            if self._parameters is None:
+                # Walking through the modules for their parameters takes as long as some of the arithmetic.
+                self._parameters = list(self.policy.q_net.parameters()), list(self.policy.q_net_target.parameters())
+            polyak_update(*self._parameters, model.tau)
+
+    def on_learn(self, resets: bool) -> None:  # noqa: D102
+        self.state = None
+        if resets:
+            self.replay.discard_unfinished()
+
+
+def _is_deterministic(env: VecEnv) -> bool:
+    return not env.has_attr("task") or all(task.deterministic for task in env.get_attr("task"))

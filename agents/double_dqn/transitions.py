@@ -1,0 +1,155 @@
+"""The transition path of :class:`agents.DoubleDQN`: any observations, as Stable-Baselines3's ``DQN`` learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import DQN
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.dqn.policies import DQNPolicy
+
+from agents.double_dqn.losses import transition_loss
+from agents.double_dqn.paths import Choice, LearningPath, Loss
+from agents.double_dqn.transition_policies import TransitionPolicy
+from agents.exploration import EpsilonGreedy, context_keys, linear_schedule
+from agents.replay.prioritized import PrioritizedDictReplayBuffer, PrioritizedReplayBuffer, TransitionBatch
+from textgym import TokenSequence
+from textgym.spaces import sequence_lengths
+
+
+class TransitionPath(LearningPath):
+    """Learns single transitions; with every enhancement off, its updates are those of SB3's ``DQN`` to the bit."""
+
+    name = "transitions"
+    default_n_envs = 1
+
+    @property
+    def policy(self) -> DQNPolicy:
+        """The model's policy."""
+        return self.model.policy
+
+    def check(self) -> None:  # noqa: D102
+        model = self.model
+        if model.lower_bound:
+            raise ValueError(f"lower_bound=True needs whole episodes, got {model.policy_name}: use PerformerPolicy")
+        if model.dueling and not issubclass(model.policy_class, TransitionPolicy):
+            raise ValueError(
+                f"policy must be a TransitionPolicy for dueling=True, got {model.policy_class.__name__}; "
+                "dueling=False takes any DQNPolicy"
+            )
+
+    def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
+        return {"dueling": self.model.dueling} if issubclass(self.model.policy_class, TransitionPolicy) else {}
+
+    def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
+        model = self.model
+        is_dict = isinstance(model.observation_space, spaces.Dict)
+        default = PrioritizedDictReplayBuffer if is_dict else PrioritizedReplayBuffer
+        buffer_class = model.replay_buffer_class or default
+        if issubclass(buffer_class, PrioritizedReplayBuffer):
+            return buffer_class, model.priority_arguments() | {"n_steps": model.n_steps, "gamma": model.gamma}
+        if model.prioritized_replay or model.n_steps > 1:
+            raise ValueError(
+                "replay_buffer_class must be a PrioritizedReplayBuffer for prioritized_replay=True and n_steps > 1, "
+                f"got {buffer_class.__name__}"
+            )
+        return buffer_class, {}
+
+    # ------------------------------------------------------------------ acting
+
+    def predict(  # noqa: D102
+        self,
+        observation: Any,
+        state: Any,
+        episode_start: NDArray[np.bool_] | None,
+        masks: NDArray[np.bool_] | None,
+        explore: bool,
+    ) -> tuple[NDArray[np.int64], Any]:
+        if isinstance(observation, tuple):
+            raise ValueError("observation must be an array or a dictionary, got a tuple: reset returns (obs, info)")
+        rows, vectorized = self.policy.obs_to_tensor(observation)
+        actions = self._choose(rows, masks, explore).actions
+        return (actions if vectorized else actions.squeeze(0)), state
+
+    def act(self, masks: NDArray[np.bool_] | None) -> Choice:  # noqa: D102
+        assert self.model._last_obs is not None
+        rows, _ = self.policy.obs_to_tensor(self.model._last_obs)
+        return self._choose(rows, masks, explore=True)
+
+    @torch.no_grad()
+    def _choose(self, rows: PyTorchObs, masks: NDArray[np.bool_] | None, explore: bool) -> Choice:
+        q_values = self.policy.q_net(rows).cpu().numpy()  # (B, V)
+        if not explore:
+            legal = q_values if masks is None else np.where(masks, q_values, -np.inf)
+            return Choice(legal.argmax(axis=1), None)
+        contexts = self._contexts(rows, len(q_values))
+        return Choice(self.model.explore(q_values, masks, contexts), contexts)
+
+    def _contexts(self, rows: PyTorchObs, n_rows: int) -> NDArray[np.uint64]:
+        """Keys of the contexts that an explorer counts; all the same for one that does not."""
+        context = self.model.explorer.context
+        if context == 0:
+            return np.zeros(n_rows, np.uint64)
+        space = self.model.observation_space
+        if isinstance(space, TokenSequence):
+            assert isinstance(rows, torch.Tensor)
+            tokens = rows.cpu().numpy().astype(np.int64)
+            return context_keys(tokens, sequence_lengths(tokens, space.pad_id), context)
+        raise ValueError(f"exploration must not count contexts of last tokens with {space}: use 'epsilon'")
+
+    # ------------------------------------------------------------------ learning
+
+    def store(  # noqa: D102
+        self,
+        replay_buffer: ReplayBuffer,
+        new_obs: Any,
+        actions: NDArray[np.int64],
+        rewards: NDArray[np.floating],
+        dones: NDArray[np.bool_],
+        infos: list[dict[str, Any]],
+        masks: NDArray[np.bool_] | None,
+    ) -> None:
+        next_masks = self.model._masks
+        if next_masks is not None:
+            # Replay reads masks from the infos. Where an episode has ended, `next_masks` is already that of the next.
+            for row in np.flatnonzero(~np.asarray(dones, bool)):
+                infos[row].setdefault("action_mask", next_masks[row])
+        DQN._store_transition(self.model, replay_buffer, actions, new_obs, rewards, dones, infos)
+
+    def sample(self, batch_size: int, beta: float) -> Any:  # noqa: D102
+        buffer, env = self.model.replay_buffer, self.model._vec_normalize_env
+        if isinstance(buffer, PrioritizedReplayBuffer):
+            return buffer.sample(batch_size, env=env, beta=beta)
+        assert buffer is not None
+        return buffer.sample(batch_size, env=env)
+
+    def loss(self, batch: TransitionBatch) -> Loss:  # noqa: D102
+        policy, model = self.policy, self.model
+        loss, td_errors, q_t = transition_loss(
+            policy.q_net, policy.q_net_target, batch, gamma=model.gamma, double_q=model.double_q
+        )
+        errors = td_errors.abs()
+        return Loss(loss, errors.mean(), q_t.detach().mean(), errors.cpu().numpy().astype(np.float64))
+
+    def on_step(self) -> None:
+        """Move the target network every ``target_update_interval`` environment steps, as ``DQN`` does."""
+        model = self.model
+        model._n_calls += 1
+        if model._n_calls % max(model.target_update_interval // model.n_envs, 1) == 0:
+            polyak_update(model.q_net.parameters(), model.q_net_target.parameters(), model.tau)
+            polyak_update(model.batch_norm_stats, model.batch_norm_stats_target, 1.0)
+        explorer = model.explorer
+        if isinstance(explorer, EpsilonGreedy):
+            progress = 1.0 - model._current_progress_remaining
+            model.exploration_rate = linear_schedule(explorer.initial, explorer.final, explorer.fraction, progress)
+            model.logger.record("rollout/exploration_rate", model.exploration_rate)
+
+    def on_learn(self, resets: bool) -> None:  # noqa: D102
+        if resets and isinstance(self.model.replay_buffer, PrioritizedReplayBuffer):
+            self.model.replay_buffer.cut()
