@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agents.runs import write_json
+from agents.runs import write_json, write_text
 from benchmarks import run as runner
 from benchmarks.attention import print_table
 from benchmarks.sweep import SWEEPS, Cell
@@ -69,6 +69,18 @@ def figure(
     loaded = runner.load_results(results)
     learning_curves(loaded, out)
     _print_summary(loaded)
+    Console().print(f"wrote {out}", soft_wrap=True)
+
+
+@app.command()
+def sensitivity(
+    results: Annotated[Path, typer.Argument(help="Folder of the sweep 'defaults'.")] = Path("results/defaults"),
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/defaults.md"),
+) -> None:
+    """Say what each default is worth, from the sweep that changes one at a time."""
+    from benchmarks.sensitivity import effects, markdown
+
+    write_text(out, markdown(effects(runner.load_results(results))))
     Console().print(f"wrote {out}", soft_wrap=True)
 
 

@@ -56,6 +56,75 @@ def grid(agents: Iterable[str], task: str, seeds: Iterable[int] = SEEDS, **budge
     return tuple(Cell(agent, task, seed, **budget) for seed in seeds for agent in agents)
 
 
+BASE: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "updates_per_step": 0.04,
+    "exploration": "ucb",
+    "exploration_kwargs": {"coefficient": 0.02},
+    "lower_bound": False,
+    "n_steps": 1,
+    "double_q": True,
+    "dueling": True,
+    "priority_alpha": 0.6,
+    "tau": 0.01,
+    "gamma": 0.99,
+    "policy_kwargs": {"feature_map": "softmax", "features_dim": 64, "n_layers": 2, "n_random_features": 32},
+}
+"""What the sweep of the defaults changes one by one; everything is said, so that its cells outlive the defaults."""
+FACTORS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("learning rate 1e-3", {"learning_rate": 1e-3}),
+    ("learning rate 4e-3", {"learning_rate": 4e-3}),
+    ("feature map relu", {"policy_kwargs": {"feature_map": "relu"}}),
+    ("updates_per_step 0.02", {"updates_per_step": 0.02}),
+    ("updates_per_step 0.08", {"updates_per_step": 0.08}),
+    ("ε-greedy", {"exploration_kwargs": {"coefficient": 0.0}}),
+    ("UCB 0.1", {"exploration_kwargs": {"coefficient": 0.1}}),
+    ("UCB 0.3", {"exploration_kwargs": {"coefficient": 0.3}}),
+    ("Boltzmann", {"exploration": "boltzmann", "exploration_kwargs": {}}),
+    ("lower bound", {"lower_bound": True}),
+    ("lower bound, UCB 0.1", {"lower_bound": True, "exploration_kwargs": {"coefficient": 0.1}}),
+    ("3-step", {"n_steps": 3}),
+    ("uniform replay", {"prioritized_replay": False}),
+    ("α 1.0", {"priority_alpha": 1.0}),
+    ("τ 0.003", {"tau": 0.003}),
+    ("τ 0.03", {"tau": 0.03}),
+    ("γ 0.95", {"gamma": 0.95}),
+    ("γ 1.0", {"gamma": 1.0}),
+    ("single Q", {"double_q": False}),
+    ("no dueling", {"dueling": False}),
+    ("1 layer", {"policy_kwargs": {"n_layers": 1}}),
+    ("3 layers", {"policy_kwargs": {"n_layers": 3}}),
+    ("width 32", {"policy_kwargs": {"features_dim": 32}}),
+    ("width 128", {"policy_kwargs": {"features_dim": 128}}),
+    ("64 random features", {"policy_kwargs": {"n_random_features": 64}}),
+)
+"""Name → arguments that differ from :data:`BASE`."""
+SMALL_TASKS: tuple[tuple[str, dict[str, Any], int], ...] = (
+    ("TextGen/Sort-v0", {"length": 5, "vocab_size": 12}, 12_000),
+    ("TextGen/Copy-v0", {"length": 2, "vocab_size": 7, "dense": False}, 24_000),
+    ("TextGen/Addition-v0", {"digits": 2}, 16_000),
+    (TEXTGEN, {"vocab_size": 300, "max_new_tokens": 6}, 24_000),
+)
+"""Task, its arguments and environment steps: none of them is a task or a size that a table of results reports."""
+
+
+def one_at_a_time(seeds: Iterable[int] = (10, 11)) -> tuple[Cell, ...]:
+    """Cells of the base and of every factor, on every small task."""
+    variants = [BASE]
+    for _, change in FACTORS:
+        merged = BASE | change
+        for name in ("policy_kwargs", "exploration_kwargs"):
+            if change.get(name):
+                merged[name] = BASE[name] | change[name]
+        variants.append(merged)
+    return tuple(
+        Cell("ours", task, seed, env_kwargs, agent_kwargs, budget_steps=steps)
+        for agent_kwargs in variants
+        for task, env_kwargs, steps in SMALL_TASKS
+        for seed in seeds
+    )
+
+
 SWEEPS: dict[str, tuple[Cell, ...]] = {
     # Ours has 20,000 steps, which take it some 25 s; the others have three times that, whatever their number of steps.
     "reverse": (
@@ -71,5 +140,7 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
         *grid(["ours"], REVERSE, seeds=[0], budget_steps=20_000, budget_seconds=20),
         *grid(["ppo-performer", "ppo-mlp"], REVERSE, seeds=[0], budget_seconds=20),
     ),
+    # Beside it stands benchmarks/sensitivity.py, which says what each default is worth.
+    "defaults": one_at_a_time(),
 }
 """Name → cells of a sweep. The budgets are fixed before a sweep is run."""

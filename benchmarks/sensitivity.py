@@ -1,0 +1,115 @@
+"""What each default of :class:`agents.DoubleDQN` is worth: the sweep that changes one of them at a time, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.run import Result
+from benchmarks.sweep import FACTORS, SWEEPS, Cell
+
+BASE_NAME = "base"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one change does, over the pairs of runs with the same task and seed.
+
+    Attributes:
+        name: The change; ``"base"`` for none.
+        by_task: Task → mean area under the learning curve (the mean return of its evaluations) over the seeds.
+        difference: Mean over all pairs of the area with the change minus that of the base.
+        error: Standard error of ``difference``; 0 for the base.
+        pairs: Number of pairs.
+    """
+
+    name: str
+    by_task: dict[str, float]
+    difference: float
+    error: float
+    pairs: int
+
+
+def area(result: Result) -> float:
+    """Mean return of a run's evaluations after the first, which precedes all learning."""
+    return fmean(score for _, _, score in result["curve"][1:])
+
+
+def effects(results: Sequence[Result]) -> list[Effect]:
+    """The effect of every change, the base first.
+
+    Args:
+        results: Results of the sweep ``"defaults"``; changes whose cells are missing are left out.
+
+    Raises:
+        ValueError: If the base is not among them.
+    """
+    areas = {Cell(**result["cell"]).name: area(result) for result in results}
+    cells = SWEEPS["defaults"]
+    size = len(cells) // (len(FACTORS) + 1)  # cells of one variant
+    base = cells[:size]
+    if not all(cell.name in areas for cell in base):
+        raise ValueError(f"results must hold the base of the sweep 'defaults', such as {base[0].name}")
+    found = []
+    for number, name in enumerate([BASE_NAME, *(name for name, _ in FACTORS)]):
+        variant = cells[number * size : (number + 1) * size]
+        pairs = [(one, two) for one, two in zip(variant, base, strict=True) if one.name in areas]
+        if not pairs:
+            continue
+        differences = [areas[one.name] - areas[two.name] for one, two in pairs]
+        error = stdev(differences) / len(pairs) ** 0.5 if len(pairs) > 1 else 0.0
+        by_task = {
+            task: fmean(areas[one.name] for one, _ in pairs if one.task == task)
+            for task in dict.fromkeys(one.task for one, _ in pairs)
+        }
+        found.append(Effect(name, by_task, fmean(differences), error, len(pairs)))
+    return found
+
+
+def markdown(found: Sequence[Effect]) -> str:
+    """A page with the table, for ``docs/defaults.md``."""
+    base = next(effect for effect in found if effect.name == BASE_NAME)
+    tasks = list(base.by_task)
+    lines = [
+        "# What each default is worth",
+        "",
+        "Made by `python -m benchmarks sensitivity`, never by hand, from the runs of `python -m benchmarks run",
+        "defaults`: one argument is changed at a time. A figure is the area under the learning curve: the mean greedy",
+        "return of 20 evaluations spread over the run, averaged over the seeds. The difference to the base is over pairs",
+        "with the same task and seed, with its standard error; beyond two errors it is in bold.",
+        "",
+        "| change | " + " | ".join(_short(task) for task in tasks) + " | difference |",
+        "|---|" + "---:|" * (len(tasks) + 1),
+    ]
+    for effect in found:
+        areas = " | ".join(f"{effect.by_task[task]:.3f}" if task in effect.by_task else "" for task in tasks)
+        lines.append(f"| {effect.name} | {areas} | {_difference(effect)} |")
+    lines += ["", "Tasks and their budgets:", ""]
+    lines += [f"* {_describe(cell)}" for cell in dict.fromkeys(_anonymous(cell) for cell in SWEEPS["defaults"])]
+    lines += ["", f"The base: {_arguments(SWEEPS['defaults'][0].agent_kwargs)}.", ""]
+    return "\n".join(lines)
+
+
+def _difference(effect: Effect) -> str:
+    if effect.name == BASE_NAME:
+        return ""
+    text = f"{effect.difference:+.3f} ± {effect.error:.3f}"
+    return f"**{text}**" if abs(effect.difference) > 2 * effect.error else text
+
+
+def _short(task: str) -> str:
+    return f"`{task.removeprefix('TextGen/')}`"
+
+
+def _anonymous(cell: Cell) -> tuple[str, str, int | None]:
+    return cell.task, _arguments(cell.env_kwargs), cell.budget_steps
+
+
+def _describe(task: tuple[str, str, int | None]) -> str:
+    return f"`{task[0]}` with {task[1]}: {task[2]:,} steps"
+
+
+def _arguments(kwargs: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}={value!r}`" for name, value in kwargs.items())
