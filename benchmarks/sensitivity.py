@@ -77,7 +77,7 @@ def markdown(found: Sequence[Effect]) -> str:
         "",
         "Made by `python -m benchmarks sensitivity`, never by hand, from the runs of `python -m benchmarks run",
         "defaults`: one argument is changed at a time. A figure is the area under the learning curve: the mean greedy",
-        "return of 20 evaluations spread over the run, averaged over the seeds. The difference to the base is over pairs",
+        "return of 20 evaluations over the run, averaged over the seeds. The difference to the base is over pairs",
         "with the same task and seed, with its standard error; beyond two errors it is in bold.",
         "",
         "| change | " + " | ".join(_short(task) for task in tasks) + " | difference |",
