@@ -82,21 +82,15 @@ FACTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("UCB 0.3", {"exploration_kwargs": {"coefficient": 0.3}}),
     ("Boltzmann", {"exploration": "boltzmann", "exploration_kwargs": {}}),
     ("lower bound", {"lower_bound": True}),
-    ("lower bound, UCB 0.1", {"lower_bound": True, "exploration_kwargs": {"coefficient": 0.1}}),
     ("3-step", {"n_steps": 3}),
     ("uniform replay", {"prioritized_replay": False}),
     ("α 1.0", {"priority_alpha": 1.0}),
     ("τ 0.003", {"tau": 0.003}),
     ("τ 0.03", {"tau": 0.03}),
-    ("γ 0.95", {"gamma": 0.95}),
-    ("γ 1.0", {"gamma": 1.0}),
-    ("single Q", {"double_q": False}),
-    ("no dueling", {"dueling": False}),
     ("1 layer", {"policy_kwargs": {"n_layers": 1}}),
     ("3 layers", {"policy_kwargs": {"n_layers": 3}}),
     ("width 32", {"policy_kwargs": {"features_dim": 32}}),
     ("width 128", {"policy_kwargs": {"features_dim": 128}}),
-    ("64 random features", {"policy_kwargs": {"n_random_features": 64}}),
 )
 """Name → arguments that differ from :data:`BASE`."""
 SMALL_TASKS: tuple[tuple[str, dict[str, Any], int], ...] = (
