@@ -23,10 +23,11 @@ from agents.double_dqn.policies import PerformerPolicy, SequencePolicy
 from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from agents.double_dqn.transitions import TransitionPath
-from agents.exploration import Exploration, make_exploration
+from agents.exploration import EXPLORATIONS, Exploration, make_exploration
 from agents.vec_env import make_vec_env
 from textgym import env_ids
 
+DEFAULT_N_ENSEMBLE = 5  # where the explorer needs several heads
 SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
 
 
@@ -47,7 +48,8 @@ class DoubleDQN(DQN):
 
     What it adds to SB3's ``DQN``: Double Q-learning (arXiv:1509.06461), dueling heads (arXiv:1511.06581), prioritized
     replay (arXiv:1511.05952; of sequences with priorities as in R2D2), n-step targets, a return lower bound
-    (arXiv:1611.01606), count-based UCB and Boltzmann exploration, action masks, a Performer (arXiv:2009.14794).
+    (arXiv:1611.01606), Boltzmann exploration and UCB by counts or by the disagreement of several heads, action masks,
+    a Performer (arXiv:2009.14794).
 
     What differs from ``DQN`` and from the papers, and why:
 
@@ -108,8 +110,9 @@ class DoubleDQN(DQN):
     :param priority_beta: Initial strength of the importance weights that correct for it; it grows to 1
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
-    :param exploration: ``"ucb"``, ``"epsilon"``, ``"boltzmann"``, or an :class:`agents.exploration.Exploration`. None:
-        ``"ucb"``; ``"epsilon"`` on transitions
+    :param exploration: ``"ucb"`` (counts of last tokens, or of hashes of other observations), ``"ensemble_ucb"`` (with
+        ``policy_kwargs={"n_ensemble": 5}`` heads unless told otherwise), ``"epsilon"``, ``"boltzmann"``, or an
+        :class:`agents.exploration.Exploration`. None: ``"ucb"``; ``"epsilon"`` on transitions
     :param exploration_kwargs: Arguments of the named explorer that differ from its defaults
     :raises ValueError: if an argument is out of range, or does not fit the policy or the observations
 
@@ -252,7 +255,7 @@ class DoubleDQN(DQN):
         given = self.policy_kwargs, self.replay_buffer_kwargs, self.n_steps
         self.replay_buffer_class, buffer_arguments = self._path.buffer()
         self.replay_buffer_kwargs = {**buffer_arguments, **self.replay_buffer_kwargs}
-        self.policy_kwargs = {**self.policy_kwargs, **self._path.policy_arguments()}
+        self.policy_kwargs = {**self._path.policy_arguments(), **self.policy_kwargs}
         self.n_steps = 1  # SB3 would warn that it needs SB3's own n-step buffer
         # The networks' initial weights come from torch's global generator: it is lent to them, and given back.
         with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
@@ -281,9 +284,16 @@ class DoubleDQN(DQN):
         schedules: dict[str, dict[str, Any]] = {
             "epsilon": {key.removesuffix("_epsilon"): value for key, value in schedule.items()},
             "ucb": schedule,
+            "ensemble_ucb": schedule,
         }
         defaults = {**self._path.explorer_defaults.get(name, {}), **schedules.get(name, {})}
         return make_exploration(name, **{**defaults, **self.exploration_kwargs})
+
+    def head_arguments(self) -> dict[str, Any]:
+        """Arguments of the policy that decide its :class:`agents.double_dqn.heads.QHead`."""
+        explorer = EXPLORATIONS.get(self.exploration) if isinstance(self.exploration, str) else self.exploration
+        needs_ensemble = explorer is not None and explorer.ensemble
+        return {"dueling": self.dueling, "n_ensemble": DEFAULT_N_ENSEMBLE if needs_ensemble else 1}
 
     def priority_arguments(self) -> dict[str, Any]:
         """Arguments that both replay buffers take from the flags."""

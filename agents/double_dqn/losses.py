@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, PyTorchObs, ReplayBufferSamples
 from stable_baselines3.dqn.policies import QNetwork
 from torch import Tensor
 from torch.nn import functional as F
 
 from agents import targets
 from agents.double_dqn.policies import SequenceQNetwork
+from agents.double_dqn.transition_policies import HeadQNetwork
 from agents.replay.episodes import EpisodeBatch
 from agents.replay.prioritized import TransitionBatch
 
@@ -36,8 +37,8 @@ def sequence_loss(
         lower_bound: Whether the return that an episode earned bounds its targets from below (arXiv:1611.01606).
 
     Returns:
-        The loss, a scalar with a gradient; temporal-difference errors, ``(B, T)``, without one; and the values of the
-        actions, ``(B, T)``.
+        The loss, a scalar with a gradient, of all heads where there are several; temporal-difference errors,
+        ``(B, T)``, without one; and the values of the actions, ``(B, T)``. Of several heads, the last two are means.
     """
     n_actions = batch.valid.sum(dim=1, keepdim=True)  # (B, 1)
     step = torch.arange(batch.valid.shape[1] + 1, device=batch.tokens.device)
@@ -45,20 +46,27 @@ def sequence_loss(
     states = F.pad(batch.action_positions, (0, 1)) - 1  # (B, T + 1)
     states = torch.where(step < n_actions, states, batch.lengths[:, None] - 1)
     features = q_net.features_at(batch.tokens, states)  # (B, T + 1, D)
-    q_t = q_net.head.of(features[:, :-1], batch.actions)  # (B, T)
+    q_t = q_net.head.of_ensemble(features[:, :-1], batch.actions)  # (B, T, K)
+    n_heads = q_t.shape[2]
+
+    def fold(per_head: Tensor) -> Tensor:  # (B, T, K) → (K·B, T): each head as episodes of its own
+        return per_head.permute(2, 0, 1).flatten(end_dim=1)
+
+    rewards, valid = batch.rewards.repeat(n_heads, 1), batch.valid.repeat(n_heads, 1)
+    terminated, weights = batch.terminated.repeat(n_heads), batch.weights.repeat(n_heads)
     masks_tp1 = None if batch.action_masks is None else batch.action_masks[:, 1:]
     with torch.no_grad():
         target_features = target_net.features_at(batch.tokens, states)[:, 1:]  # (B, T, D)
         if double_q:
-            best = q_net.head.greedy(features[:, 1:], masks_tp1)
-            v_tp1 = target_net.head.of(target_features, best)
+            best = q_net.head.greedy_ensemble(features[:, 1:], masks_tp1)
+            v_tp1 = target_net.head.of_ensemble(target_features, best)  # (B, T, K)
         else:
-            v_tp1 = targets.max_q_values(target_net.head(target_features), masks_tp1)
-        target = targets.n_step_targets(batch.rewards, v_tp1, batch.valid, batch.terminated, gamma, n_steps)
+            v_tp1 = _max_values(target_net.head.ensemble(target_features), masks_tp1)
+        target = targets.n_step_targets(rewards, fold(v_tp1), valid, terminated, gamma, n_steps)
         if lower_bound:
-            target = targets.lower_bound_targets(target, batch.rewards, batch.valid, batch.terminated, gamma)
-    loss, td_errors = targets.td_loss(q_t, target, batch.valid, batch.weights)
-    return loss, td_errors, q_t
+            target = targets.lower_bound_targets(target, rewards, valid, terminated, gamma)
+    loss, td_errors = targets.td_loss(fold(q_t), target, valid, weights)
+    return loss, td_errors.unflatten(0, (n_heads, -1)).mean(dim=0), q_t.mean(dim=2)
 
 
 def transition_loss(
@@ -69,7 +77,7 @@ def transition_loss(
     gamma: float,
     double_q: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Temporal-difference loss of B transitions; without Double-Q, weights and masks it is SB3's, to the bit.
+    """Temporal-difference loss of B transitions; without the enhancements it is SB3's, to the bit.
 
     Args:
         q_net: The network to train.
@@ -79,21 +87,38 @@ def transition_loss(
         double_q: Whether ``q_net`` picks the action that ``target_net`` rates (arXiv:1509.06461).
 
     Returns:
-        The loss, a scalar with a gradient; temporal-difference errors, ``(B,)``, without one; and the values of the
-        actions, ``(B,)``.
+        The loss, a scalar with a gradient, of all heads where there are several; temporal-difference errors, ``(B,)``,
+        without one; and the values of the actions, ``(B,)``. Of several heads, the last two are means.
     """
     masks, weights = getattr(batch, "next_action_masks", None), getattr(batch, "weights", None)
     with torch.no_grad():
-        next_q_values = target_net(batch.next_observations)  # (B, V)
+        next_q_values = ensemble_values(target_net, batch.next_observations)  # (B, K, V)
         if double_q:
-            values = targets.double_q_values(q_net(batch.next_observations), next_q_values, masks)
+            online = ensemble_values(q_net, batch.next_observations)
+            values = targets.double_q_values(online, next_q_values, _for_each_head(masks, online))  # (B, K)
         else:
-            values = targets.max_q_values(next_q_values, masks)
+            values = _max_values(next_q_values, masks)
         discounts = gamma if batch.discounts is None else batch.discounts
-        target = batch.rewards + (1 - batch.dones) * discounts * values.reshape(-1, 1)  # (B, 1)
-    q_t = q_net(batch.observations).gather(1, batch.actions.long())  # (B, 1)
+        target = batch.rewards + (1 - batch.dones) * discounts * values  # (B, K)
+    estimates = ensemble_values(q_net, batch.observations)
+    actions = batch.actions.long()[:, :, None].expand(-1, estimates.shape[1], 1)  # (B, K, 1)
+    q_t = estimates.gather(2, actions).squeeze(2)  # (B, K)
     if weights is None:
         loss = F.smooth_l1_loss(q_t, target)
     else:
-        loss = (weights * F.smooth_l1_loss(q_t, target, reduction="none").squeeze(1)).mean()
-    return loss, (target - q_t.detach()).squeeze(1), q_t.squeeze(1)
+        loss = (weights[:, None] * F.smooth_l1_loss(q_t, target, reduction="none")).mean()
+    return loss, (target - q_t.detach()).mean(dim=1), q_t.mean(dim=1)
+
+
+def ensemble_values(q_net: QNetwork, observations: PyTorchObs) -> Tensor:
+    """Each head's Q-values, ``(B, K, V)``, of B observations; SB3's own network has one head."""
+    return q_net.ensemble(observations) if isinstance(q_net, HeadQNetwork) else q_net(observations).unsqueeze(1)
+
+
+def _max_values(q_tp1: Tensor, masks: Tensor | None) -> Tensor:
+    """Each head's value of its own best legal action: ``(..., K, V)``, masks ``(..., V)`` → ``(..., K)``."""
+    return targets.max_q_values(q_tp1, _for_each_head(masks, q_tp1))
+
+
+def _for_each_head(masks: Tensor | None, q_values: Tensor) -> Tensor | None:
+    return None if masks is None else masks.unsqueeze(-2).expand_as(q_values)

@@ -45,6 +45,7 @@ class SequenceQNetwork(BasePolicy):
         features_extractor: An extractor with a causal ``encoder``, such as :class:`agents.PerformerExtractor`.
         features_dim: Its number of features D.
         dueling: See :class:`agents.double_dqn.heads.QHead`.
+        n_ensemble: Likewise.
 
     Raises:
         ValueError: If the extractor has no causal encoder.
@@ -59,6 +60,7 @@ class SequenceQNetwork(BasePolicy):
         features_extractor: BaseFeaturesExtractor,
         features_dim: int,
         dueling: bool = True,
+        n_ensemble: int = 1,
     ) -> None:
         super().__init__(observation_space, action_space, features_extractor=features_extractor)
         if not isinstance(getattr(features_extractor, "encoder", None), CausalEncoder):
@@ -67,7 +69,7 @@ class SequenceQNetwork(BasePolicy):
                 f"got {type(features_extractor).__name__}"
             )
         self.features_dim = features_dim
-        self.head = QHead(features_dim, int(action_space.n), dueling)
+        self.head = QHead(features_dim, int(action_space.n), dueling, n_ensemble)
 
     @property
     def encoder(self) -> CausalEncoder:
@@ -181,6 +183,7 @@ class SequencePolicy(DQNPolicy):
         features_extractor_class: An extractor with a causal ``encoder``.
         features_extractor_kwargs: Its arguments.
         dueling: See :class:`agents.double_dqn.heads.QHead`.
+        n_ensemble: Likewise; more than 1 is what ``exploration="ensemble_ucb"`` needs.
         optimizer_class: The optimizer.
         optimizer_kwargs: Its arguments, without the learning rate.
         **encoder_kwargs: ``features_dim``, ``n_layers``, ``n_heads`` …: a short way to write
@@ -201,11 +204,12 @@ class SequencePolicy(DQNPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] = PerformerExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         dueling: bool = True,
+        n_ensemble: int = 1,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         **encoder_kwargs: Any,
     ) -> None:
-        self.dueling = dueling
+        self.dueling, self.n_ensemble = dueling, n_ensemble
         super().__init__(
             observation_space,
             action_space,
@@ -223,7 +227,12 @@ class SequencePolicy(DQNPolicy):
         extractor = self.make_features_extractor()
         assert isinstance(self.action_space, spaces.Discrete)
         return SequenceQNetwork(
-            self.observation_space, self.action_space, extractor, extractor.features_dim, self.dueling
+            self.observation_space,
+            self.action_space,
+            extractor,
+            extractor.features_dim,
+            self.dueling,
+            self.n_ensemble,
         ).to(self.device)
 
     def set_training_mode(self, mode: bool) -> None:
@@ -235,7 +244,7 @@ class SequencePolicy(DQNPolicy):
         data = super()._get_constructor_parameters()
         for name in ("net_arch", "activation_fn", "normalize_images"):
             data.pop(name, None)
-        return data | {"dueling": self.dueling}
+        return data | {"dueling": self.dueling, "n_ensemble": self.n_ensemble}
 
 
 PerformerPolicy = SequencePolicy

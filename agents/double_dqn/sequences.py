@@ -64,7 +64,7 @@ class SequencePath(LearningPath):
             raise ValueError("lower_bound=True needs rewards that the observation determines; this task hides a secret")
 
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
-        return {"dueling": self.model.dueling}
+        return self.model.head_arguments()
 
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
         buffer_class = self.model.replay_buffer_class or EpisodeReplayBuffer
@@ -106,8 +106,10 @@ class SequencePath(LearningPath):
         if not explore:
             legal = None if masks is None else torch.as_tensor(masks, device=self.model.device)
             return Choice(head.greedy(state.features, legal).cpu().numpy(), None)
-        contexts = context_keys(observations, state.lengths, self.model.explorer.context)
-        return Choice(self.model.explore(head(state.features).cpu().numpy(), masks, contexts), contexts)
+        explorer = self.model.explorer
+        contexts = context_keys(observations, state.lengths, explorer.context)
+        q_values = head.ensemble(state.features) if explorer.ensemble else head(state.features)
+        return Choice(self.model.explore(q_values.cpu().numpy(), masks, contexts), contexts)
 
     # ------------------------------------------------------------------ learning
 

@@ -1,4 +1,4 @@
-"""Policies of :class:`agents.DoubleDQN` on the transition path: Stable-Baselines3's own, with a dueling head."""
+"""Policies of :class:`agents.DoubleDQN` on the transition path: Stable-Baselines3's own, or with a head of ours."""
 
 from __future__ import annotations
 
@@ -14,47 +14,56 @@ from torch import Tensor, nn
 from agents.double_dqn.heads import QHead
 
 
-class DuelingQNetwork(QNetwork):
+class HeadQNetwork(QNetwork):
     """Stable-Baselines3's ``QNetwork`` whose last layer is a :class:`agents.double_dqn.heads.QHead`.
 
-    The arguments are those of ``QNetwork``.
+    Args:
+        *args: As for ``QNetwork``.
+        dueling: See :class:`agents.double_dqn.heads.QHead`.
+        n_ensemble: Likewise.
+        **kwargs: As for ``QNetwork``.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, dueling: bool = True, n_ensemble: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         trunk = create_mlp(self.features_dim, -1, self.net_arch, self.activation_fn)
         self.q_net = nn.Sequential(*trunk)  # in the place of the one whose last layer gives action values
         width = self.net_arch[-1] if self.net_arch else self.features_dim
-        self.head = QHead(width, int(self.action_space.n), dueling=True)
+        self.head = QHead(width, int(self.action_space.n), dueling, n_ensemble)
 
     def forward(self, obs: PyTorchObs) -> Tensor:
         """Q-values of every action: B observations → ``(B, V)``."""
         return self.head(super().forward(obs))
 
+    def ensemble(self, obs: PyTorchObs) -> Tensor:
+        """Each head's Q-values of every action: B observations → ``(B, K, V)``."""
+        return self.head.ensemble(super().forward(obs))
+
 
 class TransitionPolicy(DQNPolicy):
-    """Stable-Baselines3's ``DQNPolicy``, ``"MlpPolicy"``, optionally with dueling networks (arXiv:1511.06581).
+    """Stable-Baselines3's ``DQNPolicy``, ``"MlpPolicy"``, optionally with dueling heads or several of them.
 
-    Without them the networks, their parameters' names and their initial values are those of ``DQN``.
+    With one head that is not dueling, the networks, the names and the initial values of their parameters are ``DQN``'s.
 
     Args:
         *args: As for ``DQNPolicy``.
-        dueling: Whether the last layer splits values from advantages.
+        dueling: See :class:`agents.double_dqn.heads.QHead`.
+        n_ensemble: Likewise; more than 1 is what ``exploration="ensemble_ucb"`` needs.
         **kwargs: As for ``DQNPolicy``.
     """
 
-    def __init__(self, *args: Any, dueling: bool = True, **kwargs: Any) -> None:
-        self.dueling = dueling
+    def __init__(self, *args: Any, dueling: bool = True, n_ensemble: int = 1, **kwargs: Any) -> None:
+        self.head_arguments: dict[str, Any] = {"dueling": dueling, "n_ensemble": n_ensemble}
         super().__init__(*args, **kwargs)
 
     def make_q_net(self) -> QNetwork:
         """Build one of the two networks."""
-        if not self.dueling:
+        if self.head_arguments == {"dueling": False, "n_ensemble": 1}:
             return super().make_q_net()
-        return DuelingQNetwork(**self._update_features_extractor(self.net_args)).to(self.device)
+        return HeadQNetwork(**self._update_features_extractor(self.net_args), **self.head_arguments).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters() | {"dueling": self.dueling}
+        return super()._get_constructor_parameters() | self.head_arguments
 
 
 class CnnPolicy(TransitionPolicy, DQNCnnPolicy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,13 +14,16 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.dqn.policies import DQNPolicy
 
-from agents.double_dqn.losses import transition_loss
+from agents.double_dqn.losses import ensemble_values, transition_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.transition_policies import TransitionPolicy
-from agents.exploration import EpsilonGreedy, context_keys, linear_schedule
+from agents.exploration import EpsilonGreedy, SimHash, context_keys, linear_schedule
 from agents.replay.prioritized import PrioritizedDictReplayBuffer, PrioritizedReplayBuffer, TransitionBatch
 from textgym import TokenSequence
 from textgym.spaces import sequence_lengths
+
+if TYPE_CHECKING:
+    from agents.double_dqn.double_dqn import DoubleDQN
 
 
 class TransitionPath(LearningPath):
@@ -28,6 +31,10 @@ class TransitionPath(LearningPath):
 
     name = "transitions"
     default_n_envs = 1
+
+    def __init__(self, model: DoubleDQN) -> None:
+        super().__init__(model)
+        self._hash = SimHash()  # from a fixed seed: the counts of a saved model keep their meaning
 
     @property
     def policy(self) -> DQNPolicy:
@@ -45,7 +52,7 @@ class TransitionPath(LearningPath):
             )
 
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
-        return {"dueling": self.model.dueling} if issubclass(self.model.policy_class, TransitionPolicy) else {}
+        return self.model.head_arguments() if issubclass(self.model.policy_class, TransitionPolicy) else {}
 
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
         model = self.model
@@ -84,24 +91,29 @@ class TransitionPath(LearningPath):
 
     @torch.no_grad()
     def _choose(self, rows: PyTorchObs, masks: NDArray[np.bool_] | None, explore: bool) -> Choice:
-        q_values = self.policy.q_net(rows).cpu().numpy()  # (B, V)
+        explorer = self.model.explorer
+        if explore and explorer.ensemble:
+            q_values = ensemble_values(self.policy.q_net, rows).cpu().numpy()  # (B, K, V)
+        else:
+            q_values = self.policy.q_net(rows).cpu().numpy()  # (B, V)
         if not explore:
             legal = q_values if masks is None else np.where(masks, q_values, -np.inf)
             return Choice(legal.argmax(axis=1), None)
-        contexts = self._contexts(rows, len(q_values))
+        if explorer.context == 0:  # it does not count
+            contexts = np.zeros(len(q_values), np.uint64)
+        else:
+            contexts = self._contexts(rows, explorer.context)
         return Choice(self.model.explore(q_values, masks, contexts), contexts)
 
-    def _contexts(self, rows: PyTorchObs, n_rows: int) -> NDArray[np.uint64]:
-        """Keys of the contexts that an explorer counts; all the same for one that does not."""
-        context = self.model.explorer.context
-        if context == 0:
-            return np.zeros(n_rows, np.uint64)
+    def _contexts(self, rows: PyTorchObs, n_tokens: int) -> NDArray[np.uint64]:
+        """Keys of the contexts in which an explorer counts: last tokens of a text, directions of anything else."""
         space = self.model.observation_space
+        if isinstance(rows, dict):
+            return self._hash.keys({name: values.cpu().numpy() for name, values in rows.items()})
+        observations = rows.cpu().numpy()
         if isinstance(space, TokenSequence):
-            assert isinstance(rows, torch.Tensor)
-            tokens = rows.cpu().numpy().astype(np.int64)
-            return context_keys(tokens, sequence_lengths(tokens, space.pad_id), context)
-        raise ValueError(f"exploration must not count contexts of last tokens with {space}: use 'epsilon'")
+            return context_keys(observations, sequence_lengths(observations, space.pad_id), n_tokens)
+        return self._hash.keys(observations)
 
     # ------------------------------------------------------------------ learning
 

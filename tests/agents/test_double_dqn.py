@@ -147,10 +147,34 @@ def test_loss_by_hand():
         assert abs(errors[0, t].item()) == pytest.approx(abs(expected - q_t[0, t].item()), abs=1e-4)
 
 
+@pytest.mark.parametrize("flags", [{}, {"double_q": False, "n_steps": 2}, {"lower_bound": True}])
+def test_heads_that_are_alike_learn_as_one_would(flags):
+    one, three = (
+        make_model(prioritized_replay=False),
+        make_model(policy_kwargs={**TINY["policy_kwargs"], "n_ensemble": 3}),
+    )
+    one.learn(200)
+    for alone, several in ((one.q_net, three.q_net), (one.q_net_target, three.q_net_target)):
+        several.encoder.load_state_dict(alone.encoder.state_dict())
+        torch.nn.init.normal_(alone.head.advantage.weight)
+        for name in ("advantage", "value"):
+            weight, bias = getattr(alone.head, name).weight.data, getattr(alone.head, name).bias.data
+            getattr(several.head, name).weight.data = weight.repeat(3, 1)
+            getattr(several.head, name).bias.data = bias.repeat(3)
+    batch = one.replay_buffer.sample(8)
+    alone, several = (sequence_loss(m.q_net, m.q_net_target, batch, gamma=0.9, **flags) for m in (one, three))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, several, strict=True))
+    one.q_net.zero_grad()  # of learning
+    alone[0].backward(), several[0].backward()
+    gradients = [next(m.q_net.encoder.parameters()).grad for m in (one, three)]
+    assert gradients[0].abs().sum() > 0 and torch.allclose(*gradients, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "flags",
     [
         {},
+        {"exploration": "ensemble_ucb", "policy_kwargs": {**TINY["policy_kwargs"], "n_ensemble": 2}},
         {"double_q": False, "dueling": False, "prioritized_replay": False, "exploration": "epsilon"},
         {"n_steps": 3, "lower_bound": True, "exploration": "boltzmann"},
         {"exploration": ContextUCB(coefficient=0.1, context=2, table_size=1024)},

@@ -503,6 +503,36 @@ def test_double_q_and_masks_in_the_target_by_hand():
     assert model._path.loss(batch).priorities.tolist() == [1 + 0.5 * 8 - 1]
 
 
+@pytest.mark.parametrize(("double_q", "errors"), [(True, (2, 1)), (False, (4, 1))])
+def test_each_head_of_an_ensemble_has_its_own_target(double_q, errors):
+    """γ = 0.5, r = 1: heads with online values (1, 2) and (3, 0), and target values (8, 4) and (6, 5)."""
+    kwargs = {"net_arch": [], "n_ensemble": 2}
+    model = make_model(gamma=0.5, dueling=False, double_q=double_q, prioritized_replay=False, policy_kwargs=kwargs)
+    fill([model.replay_buffer], n_steps=1)
+    batch = model.replay_buffer._get_samples(np.array([0]))
+    batch = batch._replace(dones=torch.zeros(1, 1), rewards=torch.ones(1, 1), actions=torch.zeros(1, 1).long())
+    for net, values in ((model.q_net, [1.0, 2.0, 3.0, 0.0]), (model.q_net_target, [8.0, 4.0, 6.0, 5.0])):
+        torch.nn.init.zeros_(net.head.advantage.weight)
+        net.head.advantage.bias.data = torch.tensor(values)
+    result = model._path.loss(batch)
+    assert result.priorities.tolist() == [np.mean(errors)] and result.q_mean == 2
+    assert result.loss.item() == pytest.approx(np.mean([error - 0.5 for error in errors]))
+
+
+@pytest.mark.parametrize(("exploration", "n_heads"), [("ensemble_ucb", 5), ("ucb", 1)])
+@pytest.mark.parametrize("dueling", [True, False])
+def test_optimistic_explorers_on_any_observation(exploration, n_heads, dueling):
+    model = make_model(cartpole(2), exploration=exploration, dueling=dueling).learn(120)
+    assert (n_heads > 1 or dueling) == hasattr(model.q_net, "head") and model._n_updates > 0
+    if hasattr(model.q_net, "head"):
+        assert model.q_net.head.n_ensemble == n_heads
+    if exploration == "ucb":
+        visits = model.exploration._visit_counts
+        assert visits.sum() == 100 and 5 < np.count_nonzero(visits) < 60  # similar states share a count
+    space = spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(0, 1, (2,), np.float32)})
+    assert make_model(Bandit(space), "MultiInputPolicy", exploration=exploration, dueling=dueling).learn(40)
+
+
 def test_dueling_network_subtracts_the_mean_advantage():
     model = make_model(policy_kwargs={"net_arch": []})
     head = model.q_net.head
