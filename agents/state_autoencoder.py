@@ -1,0 +1,253 @@
+"""An autoencoder of state vectors: fewer numbers that say nearly the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from agents.state_embedding import StateEmbedding
+
+
+@dataclass
+class FitHistory:
+    """What :meth:`StateAutoEncoder.fit` went through.
+
+    Attributes:
+        train: Mean training loss of each epoch.
+        validation: Validation loss after each epoch.
+        best_epoch: The epoch, from 0, whose weights were kept.
+    """
+
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+class StateAutoEncoder(nn.Module):
+    """A regularised autoencoder in the manner of SAC-AE (Yarats et al. 2019, arXiv:1910.01741).
+
+    The loss is the squared error of the reconstruction, plus a penalty on the size of the latent vector, and the
+    decoder's weights decay: that keeps the latent space smooth. What differs from the paper: vectors take the place of
+    images; inputs are centred and scaled by statistics of the data that :meth:`fit` saw; the latent vector is linear,
+    not squashed by a tanh, as its distances are what matters; and beside the two hidden networks runs a linear path,
+    which makes the autoencoder no worse than the best linear one, principal components.
+
+    Args:
+        input_dim: Size of a state vector (≥ 1).
+        latent_dim: Size of its code (≥ 1).
+        hidden: Widths of the encoder's hidden layers, which the decoder has in reverse; empty for a linear one.
+        latent_penalty: Weight of half the mean squared norm of the code (≥ 0).
+        decoder_weight_decay: Weight decay of the decoder (≥ 0); see :meth:`parameter_groups`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> autoencoder = StateAutoEncoder(input_dim=6, latent_dim=2, hidden=(8,))
+        >>> autoencoder.encode(torch.zeros(3, 6)).shape, autoencoder(torch.zeros(3, 6)).shape
+        (torch.Size([3, 2]), torch.Size([3, 6]))
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        input_dim: int = 384,
+        latent_dim: int = 32,
+        hidden: Sequence[int] = (256,),
+        latent_penalty: float = 1e-6,
+        decoder_weight_decay: float = 1e-7,
+    ) -> None:
+        super().__init__()
+        sizes = {"input_dim": input_dim, "latent_dim": latent_dim, "hidden": min(hidden, default=1)}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        for name, weight in {"latent_penalty": latent_penalty, "decoder_weight_decay": decoder_weight_decay}.items():
+            if weight < 0:
+                raise ValueError(f"{name} must not be negative, got {weight}")
+        self.input_dim, self.latent_dim, self.hidden = input_dim, latent_dim, tuple(hidden)
+        self.latent_penalty, self.decoder_weight_decay = latent_penalty, decoder_weight_decay
+        self.encoder = _LinearPlusHidden([input_dim, *hidden, latent_dim])
+        self.decoder = _LinearPlusHidden([latent_dim, *reversed(self.hidden), input_dim])
+        self.register_buffer("mean", torch.zeros(input_dim))
+        self.register_buffer("scale", torch.ones(()))
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """Return the codes of state vectors: (B, input_dim) to (B, latent_dim)."""
+        code: Tensor = self.encoder((embeddings - self.mean) / self.scale)
+        return code
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return state vectors for codes: (B, latent_dim) to (B, input_dim)."""
+        decoded: Tensor = self.decoder(codes) * self.scale + self.mean
+        return decoded
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return what is left of state vectors after encoding and decoding, (B, input_dim)."""
+        return self.decode(self.encode(embeddings))
+
+    def loss(self, embeddings: Tensor) -> Tensor:
+        """Return the loss, a scalar: 1 plus the penalty for a decoder that always answers the mean.
+
+        The target gets no gradient: else embeddings that are learned would learn to be easy, not to be useful.
+        """
+        code = self.encode(embeddings)
+        target = (embeddings.detach() - self.mean) / self.scale
+        error = F.mse_loss(self.decoder(code), target)
+        return error + self.latent_penalty * 0.5 * code.square().sum(dim=1).mean()
+
+    def auxiliary_loss(self, embeddings: Tensor) -> Tensor:
+        """Return :meth:`loss`, to be added to an agent's: its gradient reaches what made the embeddings."""
+        return self.loss(embeddings)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for an AdamW optimiser in which the decoder alone decays."""
+        return [
+            {"params": list(self.encoder.parameters()), "weight_decay": 0.0},
+            {"params": list(self.decoder.parameters()), "weight_decay": self.decoder_weight_decay},
+        ]
+
+    def fit(
+        self,
+        data: NDArray[np.floating] | Tensor | Sequence[str],
+        embedding: StateEmbedding | None = None,
+        *,
+        epochs: int = 50,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        validation_fraction: float = 0.1,
+        generator: torch.Generator | None = None,
+        progress: bool = True,
+    ) -> FitHistory:
+        """Learn from state vectors, and keep the weights of the epoch with the lowest validation loss.
+
+        Args:
+            data: State vectors, (N, input_dim) with N ≥ 2, or texts.
+            embedding: What makes vectors of texts.
+            epochs: Passes over the data (≥ 1); the learning rate falls to zero over them as half a cosine.
+            batch_size: Vectors in an update (≥ 1).
+            learning_rate: Of the first update.
+            validation_fraction: Part of the data, chosen at random, that is not learned from, in (0, 1).
+            generator: Source of the order of the data; None for one that always gives the same.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: If an argument is out of range, or texts come without ``embedding``.
+        """
+        for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 < validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
+        vectors = self._vectors(data, embedding)
+        generator = generator or torch.Generator().manual_seed(0)
+        order = torch.randperm(len(vectors), generator=generator)
+        n_validation = min(len(vectors) - 1, max(1, round(validation_fraction * len(vectors))))
+        validation, train = vectors[order[:n_validation]], vectors[order[n_validation:]]
+        with torch.no_grad():
+            self.mean.copy_(train.mean(dim=0))
+            self.scale.copy_((train - self.mean).square().mean().sqrt().clamp(min=1e-8))
+        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=learning_rate)
+        n_updates = epochs * -(-len(train) // batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_updates)
+        history, best = FitHistory(), {}
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, disable=not progress) as bars:
+            bar = bars.add_task(f"autoencoder {self.input_dim} → {self.latent_dim}", total=epochs)
+            for epoch in range(epochs):
+                self.train()
+                total = 0.0
+                for index in torch.randperm(len(train), generator=generator).split(batch_size):
+                    loss = self.loss(train[index])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
+                    total += float(loss.detach()) * len(index)
+                self.eval()
+                with torch.no_grad():
+                    error = float(self.loss(validation))
+                if not history.validation or error < min(history.validation):
+                    history.best_epoch = epoch
+                    best = {name: value.clone() for name, value in self.state_dict().items()}
+                history.train.append(total / len(train))
+                history.validation.append(error)
+                bars.update(bar, advance=1, description=f"autoencoder → {self.latent_dim}, validation {error:.4f}")
+        self.load_state_dict(best)
+        return history
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and arguments to one safetensors file."""
+        arguments = {
+            "input_dim": self.input_dim,
+            "latent_dim": self.latent_dim,
+            "hidden": self.hidden,
+            "latent_penalty": self.latent_penalty,
+            "decoder_weight_decay": self.decoder_weight_decay,
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, str(path), metadata={"arguments": json.dumps(arguments)})
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> StateAutoEncoder:
+        """Read what :meth:`save` wrote, in evaluation mode.
+
+        Raises:
+            ValueError: If the file is none that :meth:`save` wrote.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"path must be a file that save() wrote, got {str(path)!r}")
+        with safe_open(str(path), "pt", device=device) as file:
+            metadata = file.metadata() or {}
+            if "arguments" not in metadata:
+                raise ValueError(f"path must be a file that save() wrote, got {str(path)!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        autoencoder = cls(**json.loads(metadata["arguments"])).to(device)
+        autoencoder.load_state_dict(tensors)
+        return autoencoder.eval()
+
+    def _vectors(self, data: Any, embedding: StateEmbedding | None) -> Tensor:
+        if not isinstance(data, (np.ndarray, Tensor)):
+            if embedding is None:
+                raise ValueError("embedding must be given to learn from texts, got None")
+            data = embedding.embed(data)
+        vectors = torch.as_tensor(data, dtype=self.mean.dtype, device=self.mean.device).detach()
+        if vectors.ndim != 2 or vectors.shape[1] != self.input_dim or len(vectors) < 2:
+            raise ValueError(
+                f"data must have shape (N, input_dim = {self.input_dim}) with N >= 2, got {tuple(vectors.shape)}"
+            )
+        return vectors
+
+
+class _LinearPlusHidden(nn.Module):
+    """A linear layer plus, if there are hidden layers, a network that starts as zero."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(sizes[0], sizes[-1])
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes[:-1]):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        last = nn.Linear(sizes[-2], sizes[-1], bias=False)
+        nn.init.zeros_(last.weight)
+        self.network = nn.Sequential(*layers, last) if layers else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        linear: Tensor = self.linear(x)
+        return linear if self.network is None else linear + self.network(x)
