@@ -11,15 +11,24 @@ import textgym as textgym  # registers the ids
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
-    from agents.extractors import PerformerExtractor
+    from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
     from agents.vec_env import TextGenVecEnv, make_vec_env
 
-__all__ = ["DoubleDQN", "PerformerExtractor", "TextGenVecEnv", "make_vec_env"]
+__all__ = [
+    "DoubleDQN",
+    "GRUExtractor",
+    "PerformerExtractor",
+    "TextGenVecEnv",
+    "TransformerExtractor",
+    "make_vec_env",
+]
 
 _MODULES = {
     "DoubleDQN": "agents.double_dqn.double_dqn",
+    "GRUExtractor": "agents.extractors",
     "PerformerExtractor": "agents.extractors",
     "TextGenVecEnv": "agents.vec_env",
+    "TransformerExtractor": "agents.extractors",
     "make_vec_env": "agents.vec_env",
 }
 

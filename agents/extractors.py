@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from agents.encoders.base import features_at
+from agents.encoders.base import CausalEncoder, features_at
+from agents.encoders.gru import GRU
 from agents.encoders.performer import Performer
+from agents.encoders.transformer import Transformer
 
 
-class PerformerExtractor(BaseFeaturesExtractor):
-    """The features of a text's last token, from a :class:`~agents.encoders.performer.Performer`.
+class CausalEncoderExtractor(BaseFeaturesExtractor):
+    """The features of a text's last token, from a causal encoder; each subclass names one.
 
-    Pass it as ``policy_kwargs={"features_extractor_class": PerformerExtractor}`` with any ``MlpPolicy``. Only the
-    columns up to the batch's longest text are computed.
+    Pass a subclass as ``policy_kwargs={"features_extractor_class": PerformerExtractor}`` with any ``MlpPolicy``. Only
+    the columns up to the batch's longest text are computed.
 
     Args:
         observation_space: Right-padded token ids: a :class:`textgym.spaces.TokenSequence`, or any integer Box of shape
             (L,) from 0 to one highest id, which is the padding.
-        features_dim: Number of features D, a multiple of ``n_heads``.
-        n_layers: Number of blocks (≥ 1).
-        n_heads: Number of attention heads (≥ 1).
-        **encoder_kwargs: Further arguments of the encoder, such as ``n_random_features``.
+        features_dim: Number of features D; with attention, a multiple of ``n_heads``.
+        n_layers: Number of layers (≥ 1).
+        **encoder_kwargs: Further arguments of the encoder, such as ``n_heads``.
 
     Raises:
         ValueError: If the space is no such row of token ids, or an argument of the encoder is out of range.
     """
 
+    encoder_class: ClassVar[Callable[..., CausalEncoder]]
+
     def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        features_dim: int = 64,
-        n_layers: int = 2,
-        n_heads: int = 4,
-        **encoder_kwargs: Any,
+        self, observation_space: spaces.Space[Any], features_dim: int = 64, n_layers: int = 2, **encoder_kwargs: Any
     ) -> None:
         context_length, pad_id = token_row(observation_space)
         super().__init__(observation_space, features_dim)
-        self.encoder = Performer(
+        self.encoder = type(self).encoder_class(
             vocab_size=pad_id + 1,
             context_length=context_length,
             pad_id=pad_id,
             features_dim=features_dim,
             n_layers=n_layers,
-            n_heads=n_heads,
             **encoder_kwargs,
         )
 
@@ -64,6 +62,24 @@ class PerformerExtractor(BaseFeaturesExtractor):
         lengths = (tokens != self.encoder.pad_id).sum(dim=1)  # (B,)
         longest = max(1, int(lengths.max()))
         return features_at(self.encoder(tokens[:, :longest]), (lengths - 1).clamp(min=0))
+
+
+class PerformerExtractor(CausalEncoderExtractor):
+    """Features of a :class:`~agents.encoders.performer.Performer`: linear attention, a step at constant cost."""
+
+    encoder_class = Performer
+
+
+class TransformerExtractor(CausalEncoderExtractor):
+    """Features of a :class:`~agents.encoders.transformer.Transformer`: softmax attention."""
+
+    encoder_class = Transformer
+
+
+class GRUExtractor(CausalEncoderExtractor):
+    """Features of a :class:`~agents.encoders.gru.GRU`: recurrent, without attention."""
+
+    encoder_class = GRU
 
 
 def token_row(space: spaces.Space[Any]) -> tuple[int, int]:

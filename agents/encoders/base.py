@@ -21,7 +21,7 @@ class EncoderState:
     """What a causal encoder remembers of each row of a batch.
 
     Every tensor is batch-first, and all zeros stand for the empty prefix, so that rows can be taken, put and reset
-    without knowing which encoder wrote them.
+    without knowing which encoder wrote them. An encoder whose memory grows with the text has a subclass of its own.
 
     Attributes:
         lengths: Tokens that each row has consumed, (B,), int64.
@@ -138,6 +138,12 @@ class CausalEncoder(nn.Module, ABC):
                 f"got {tuple(tokens.shape)}"
             )
 
+    def check_step(self, state: EncoderState) -> None:
+        """Raise ``ValueError`` if a row already holds ``context_length`` tokens."""
+        if state.lengths.device.type == "cpu" and bool((state.lengths >= self.context_length).any()):
+            # On an accelerator this would wait for the device at every token.
+            raise ValueError(f"state must hold fewer than context_length = {self.context_length} tokens in every row")
+
     def check_prefill(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> None:
         """Raise ``ValueError`` unless the arguments of :meth:`prefill` fit each other and ``context_length``."""
         self.check_tokens(tokens)
@@ -153,6 +159,17 @@ def require_positive(**arguments: int) -> None:
     for name, value in arguments.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def init_embedding(embedding: nn.Embedding, std: float) -> None:
+    """Draw an embedding table anew from a normal distribution.
+
+    Raises:
+        ValueError: If the standard deviation is not positive.
+    """
+    if std <= 0:
+        raise ValueError(f"embedding_std must be positive, got {std}")
+    nn.init.normal_(embedding.weight, std=std)
 
 
 def features_at(features: Tensor, positions: Tensor) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable
-from functools import partial
 from typing import Literal, get_args
 
 import performer_pytorch
 import torch
-import torch.nn.functional as F
 from performer_pytorch.performer_pytorch import FastAttention
 from torch import Tensor, nn
 
-from agents.encoders.base import CausalEncoder, EncoderState, features_at, require_positive
+from agents.encoders.attention import AttentionEncoder
+from agents.encoders.base import EncoderState, features_at, require_positive
 from agents.encoders.linear_attention import (
     causal_linear_attention,
     linear_attention_prefill,
@@ -24,21 +23,24 @@ from agents.encoders.linear_attention import (
 KERNEL_EPSILON = 1e-3
 """What performer-pytorch adds to every random feature, so that no key is invisible."""
 
-FeatureMap = Literal["softmax", "relu"]
+MAX_EXPONENT = 40.0
+"""Bound of FAVOR+'s exponents: e⁴⁰ leaves room in float32 for sums over ten thousand keys and for their gradients."""
+
+FeatureMap = Literal["softmax", "relu", "favor+"]
 """What makes the random projections of a query or key positive."""
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: (layer, q, k, v) to values, q and k (B, H, L, M), v and the result (B, H, L, E)."""
 
 
-class Performer(CausalEncoder):
+class Performer(AttentionEncoder):
     """Linear attention over random features (Choromanski et al. 2020, arXiv:2009.14794), in parallel or token by token.
 
     ``performer`` is performer-pytorch's own module and owns the weights of the blocks (pre-norm attention and
-    feed-forward). Its own default, the FAVOR+ features of the softmax kernel, subtracts a maximum over the whole
-    sequence from the keys, which lets later tokens reach earlier positions; ``feature_map`` names two that look at one
-    token alone (``generalized_attention``). Three things differ from its default:
+    feed-forward). Four things differ from its default:
 
+    * Each ``feature_map`` looks at one token alone. The library's own FAVOR+ subtracts a maximum over the whole
+      sequence from the keys, which lets later tokens reach earlier positions.
     * The causal product is :func:`~agents.encoders.linear_attention.causal_linear_attention`, not the fallback that
       builds an outer product for every token.
     * The random projections are buffers that are never redrawn: a redraw would change every Q-value between two
@@ -49,6 +51,14 @@ class Performer(CausalEncoder):
 
     The state holds, for each layer and head, the (M, E + 1) sum of the key features times the values and one, so a step
     costs the same at position 10 and at position 10,000.
+
+    FAVOR+ estimates the softmax kernel exp(q·k / √E) without bias by E[φ(q)·φ(k)], φ(x) = exp(w·x' − |x'|²/2), where
+    x' = x E^(-1/4) and the directions w of a head are orthogonal and as long as Gaussian vectors. A query's features
+    are divided by their largest, which cancels in the quotient of attention. A key's may only be scaled by a constant,
+    the same for the whole text, and none is needed: the exponent is |w|²/2 − |w − x'|²/2, so whatever the weights it
+    stays below |w|²/2, about E/2. Only heads wider than about 40 could reach :data:`MAX_EXPONENT`, where it is clamped,
+    again for each token on its own. A running maximum with a rescaled state would be exact as well, but the chunked
+    form would need one scale for each chunk, and nothing would be gained.
 
     Weights and projections are drawn from PyTorch's global generator when the encoder is built, as in any module.
 
@@ -62,8 +72,9 @@ class Performer(CausalEncoder):
         n_random_features: Random features M of a head (≥ 1).
         feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
         embedding_std: Standard deviation of the initial token and position embeddings (> 0).
-        feature_map: ``"relu"`` of each projection, or ``"softmax"`` over the M projections of a token, which left the
-            plateau of a dense Copy of 12 symbols of 31 sooner (one seed each: 0.965 after 55,000 steps).
+        feature_map: ``"relu"`` of each projection; ``"softmax"`` over the M projections of a token, which left the
+            plateau of a dense Copy of 12 symbols of 31 sooner (one seed each: 0.965 after 55,000 steps); or
+            ``"favor+"``, the estimate of softmax attention.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -87,24 +98,12 @@ class Performer(CausalEncoder):
         embedding_std: float = 0.5,
         feature_map: FeatureMap = "relu",
     ) -> None:
-        super().__init__(vocab_size, context_length, pad_id, features_dim)
-        require_positive(
-            n_layers=n_layers, n_heads=n_heads, n_random_features=n_random_features, feedforward_mult=feedforward_mult
-        )
-        if features_dim % n_heads:
-            raise ValueError(f"features_dim must be a multiple of n_heads = {n_heads}, got {features_dim}")
-        if embedding_std <= 0:
-            raise ValueError(f"embedding_std must be positive, got {embedding_std}")
+        super().__init__(vocab_size, context_length, pad_id, features_dim, n_heads, embedding_std)
+        require_positive(n_layers=n_layers, n_random_features=n_random_features, feedforward_mult=feedforward_mult)
         if feature_map not in get_args(FeatureMap):
             raise ValueError(f"feature_map must be one of {get_args(FeatureMap)}, got {feature_map!r}")
-        self.feature_map: Callable[[Tensor], Tensor] = F.relu if feature_map == "relu" else partial(F.softmax, dim=-1)
-        self.n_heads = n_heads
-        self.head_dim = features_dim // n_heads
+        self.feature_map: FeatureMap = feature_map
         self.n_random_features = n_random_features
-        self.token_embedding = nn.Embedding(vocab_size, features_dim)
-        self.position_embedding = nn.Embedding(context_length, features_dim)
-        nn.init.normal_(self.token_embedding.weight, std=embedding_std)
-        nn.init.normal_(self.position_embedding.weight, std=embedding_std)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that its CUDA extension is missing
             self.performer = performer_pytorch.Performer(
                 dim=features_dim,
@@ -114,8 +113,8 @@ class Performer(CausalEncoder):
                 causal=True,
                 ff_mult=feedforward_mult,
                 nb_features=n_random_features,
-                generalized_attention=True,
-                kernel_fn=self.feature_map,
+                generalized_attention=feature_map != "favor+",
+                kernel_fn=nn.Softmax(dim=-1) if feature_map == "softmax" else nn.ReLU(),
                 qkv_bias=False,
                 auto_check_redraw=False,
             )
@@ -129,8 +128,7 @@ class Performer(CausalEncoder):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the features of every prefix; see :meth:`CausalEncoder.forward`."""
         self.check_tokens(tokens)
-        x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]  # (B, L, D)
-        return self._blocks(x, lambda _layer, q, k, v: causal_linear_attention(q, k, v))
+        return self._blocks(self.embed_prefixes(tokens), lambda _layer, q, k, v: causal_linear_attention(q, k, v))
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> EncoderState:
         """Return the state of empty prefixes; see :meth:`CausalEncoder.initial_state`."""
@@ -144,9 +142,7 @@ class Performer(CausalEncoder):
 
     def step(self, tokens: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Append one token to every row; see :meth:`CausalEncoder.step`."""
-        if state.lengths.device.type == "cpu" and bool((state.lengths >= self.context_length).any()):
-            # On an accelerator this would wait for the device at every token; there the embedding's own check fails.
-            raise ValueError(f"state must hold fewer than context_length = {self.context_length} tokens in every row")
+        self.check_step(state)
         memories: list[Tensor] = []
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -154,7 +150,7 @@ class Performer(CausalEncoder):
             memories.append(memory)
             return out.unsqueeze(2)
 
-        x = self.token_embedding(tokens) + self.position_embedding(state.lengths)  # (B, D)
+        x = self.embed(tokens, state.lengths)  # (B, D)
         features = self._blocks(x.unsqueeze(1), attend).squeeze(1)
         return features, EncoderState(state.lengths + 1, tuple(memories))
 
@@ -171,7 +167,7 @@ class Performer(CausalEncoder):
             memories.append(memory)
             return out
 
-        features = self._blocks(self.token_embedding(tokens) + self.position_embedding(positions), attend)
+        features = self._blocks(self.embed(tokens, positions), attend)
         return features_at(features, lengths - 1), EncoderState(state.lengths + lengths, tuple(memories))
 
     def _blocks(self, x: Tensor, attend: Attend) -> Tensor:
@@ -189,11 +185,30 @@ class Performer(CausalEncoder):
         self, attention: performer_pytorch.SelfAttention, x: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return random features of queries and keys, (B, H, L, M), and values, (B, H, L, E), of x, (B, L, D)."""
+        projection = attention.fast_attention.projection_matrix  # (M, E)
+        q, k, v = (self.split_heads(linear(x)) for linear in (attention.to_q, attention.to_k, attention.to_v))
+        return self.random_features(q, projection, is_query=True), self.random_features(k, projection), v
+
+    def random_features(self, x: Tensor, projection: Tensor, is_query: bool = False) -> Tensor:
+        """Return the positive features whose products stand for the kernel.
+
+        Args:
+            x: Queries or keys, (..., E).
+            projection: Random directions, (M, E).
+            is_query: Whether a factor of its own may scale each token's features.
+
+        Returns:
+            Features, (..., M): those of keys positive, those of a query not all zero.
+        """
         # Both sides of the kernel carry E^(-1/4), so that their product carries attention's 1/√E.
-        projection = attention.fast_attention.projection_matrix.mT * self.head_dim**-0.25  # (E, M)
-        q, k, v = (
-            linear(x).unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)  # (B, H, L, E)
-            for linear in (attention.to_q, attention.to_k, attention.to_v)
-        )
-        q, k = (self.feature_map(x @ projection) + KERNEL_EPSILON for x in (q, k))
-        return q, k, v
+        scale = self.head_dim**-0.25
+        projected = x @ (projection.mT * scale)  # (..., M)
+        if self.feature_map == "favor+":
+            exponent = projected - x.square().sum(-1, keepdim=True) * (0.5 * scale**2)
+            if is_query:
+                # The largest is 1, so no epsilon is needed; beside it one would drown the many small features.
+                return (exponent - exponent.detach().amax(-1, keepdim=True)).exp()
+            features = exponent.clamp(max=MAX_EXPONENT).exp()
+        else:
+            features = projected.relu() if self.feature_map == "relu" else projected.softmax(dim=-1)
+        return features + KERNEL_EPSILON

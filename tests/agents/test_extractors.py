@@ -11,12 +11,25 @@ from sb3_contrib import QRDQN, MaskablePPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.preprocessing import preprocess_obs
 
-from agents.extractors import PerformerExtractor
+from agents.extractors import CausalEncoderExtractor, GRUExtractor, PerformerExtractor, TransformerExtractor
 from textgym.spaces import TokenSequence
 
 SPACE = TokenSequence(context_length=8, vocab_size=4, pad_id=5)
 SMALL: dict[str, Any] = {"features_dim": 8, "n_layers": 1, "n_heads": 2, "n_random_features": 4}
-POLICY = {"features_extractor_class": PerformerExtractor, "features_extractor_kwargs": SMALL, "net_arch": []}
+EXTRACTORS: dict[type[CausalEncoderExtractor], dict[str, Any]] = {
+    PerformerExtractor: SMALL,
+    TransformerExtractor: {"features_dim": 8, "n_layers": 1, "n_heads": 2},
+    GRUExtractor: {"features_dim": 8, "n_layers": 1},
+}
+every_extractor = pytest.mark.parametrize("extractor_class", EXTRACTORS)
+
+
+def policy(extractor_class: type[CausalEncoderExtractor]) -> dict[str, Any]:
+    return {
+        "features_extractor_class": extractor_class,
+        "features_extractor_kwargs": EXTRACTORS[extractor_class],
+        "net_arch": [],
+    }
 
 
 class RepeatToken(gym.Env[np.ndarray, int]):
@@ -47,6 +60,10 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def make(extractor_class: type[CausalEncoderExtractor], space: spaces.Space[Any] = SPACE) -> CausalEncoderExtractor:
+    return extractor_class(space, **EXTRACTORS[extractor_class])
+
+
 def random_rows(lengths: list[int]) -> torch.Tensor:
     rows = torch.full((len(lengths), 8), 5)
     for row, length in zip(rows, lengths, strict=True):
@@ -55,8 +72,11 @@ def random_rows(lengths: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.int64])
-def test_features_are_those_of_the_last_token(dtype: torch.dtype) -> None:
-    extractor = PerformerExtractor(SPACE, **SMALL)
+@every_extractor
+def test_features_are_those_of_the_last_token(
+    extractor_class: type[CausalEncoderExtractor], dtype: torch.dtype
+) -> None:
+    extractor = make(extractor_class)
     rows = random_rows([3, 8, 1])
     features = extractor(rows.to(dtype))
     assert features.shape == (3, 8)
@@ -65,29 +85,33 @@ def test_features_are_those_of_the_last_token(dtype: torch.dtype) -> None:
     assert extractor.features_dim == 8
 
 
-def test_only_the_columns_in_use_are_computed() -> None:
-    extractor = PerformerExtractor(SPACE, **SMALL)
+@every_extractor
+def test_only_the_columns_in_use_are_computed(extractor_class: type[CausalEncoderExtractor]) -> None:
+    extractor = make(extractor_class)
     widths: list[int] = []
     extractor.encoder.register_forward_pre_hook(lambda _, args: widths.append(args[0].shape[1]))
     extractor(random_rows([3, 5, 1]))
     assert widths == [5]
 
 
-def test_row_of_padding_alone() -> None:
-    features = PerformerExtractor(SPACE, **SMALL)(random_rows([0, 0]))
+@every_extractor
+def test_row_of_padding_alone(extractor_class: type[CausalEncoderExtractor]) -> None:
+    features = make(extractor_class)(random_rows([0, 0]))
     assert features.shape == (2, 8)
     assert features.isfinite().all()
 
 
-def test_gradients_reach_every_weight() -> None:
-    extractor = PerformerExtractor(SPACE, **SMALL)
+@every_extractor
+def test_gradients_reach_every_weight(extractor_class: type[CausalEncoderExtractor]) -> None:
+    extractor = make(extractor_class)
     extractor(random_rows([8, 4]).float())[:, 0].sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in extractor.parameters())
 
 
-def test_plain_box_is_read_like_a_token_sequence() -> None:
+@every_extractor
+def test_plain_box_is_read_like_a_token_sequence(extractor_class: type[CausalEncoderExtractor]) -> None:
     box = spaces.Box(0, 5, (8,), np.int64)
-    extractor = PerformerExtractor(box, **SMALL)
+    extractor = make(extractor_class, box)
     assert (extractor.encoder.vocab_size, extractor.encoder.pad_id, extractor.encoder.context_length) == (6, 5, 8)
     as_sb3_hands_it = preprocess_obs(torch.tensor(box.sample()[None]), box)
     assert as_sb3_hands_it.dtype == torch.float32
@@ -104,14 +128,18 @@ def test_plain_box_is_read_like_a_token_sequence() -> None:
         spaces.Box(np.zeros(2, np.int32), np.array([3, 4], np.int32), dtype=np.int32),
     ],
 )
-def test_other_spaces_are_refused(space: spaces.Space[Any]) -> None:
+@every_extractor
+def test_other_spaces_are_refused(extractor_class: type[CausalEncoderExtractor], space: spaces.Space[Any]) -> None:
     with pytest.raises(ValueError, match="observation_space must be a TokenSequence or an integer Box"):
-        PerformerExtractor(space)
+        extractor_class(space)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
-def test_on_policy_algorithms_learn_a_step(algorithm: type[Any]) -> None:
-    model = algorithm("MlpPolicy", RepeatToken(), policy_kwargs=POLICY, n_steps=64, seed=0, device="cpu")
+@every_extractor
+def test_on_policy_algorithms_learn_a_step(extractor_class: type[CausalEncoderExtractor], algorithm: type[Any]) -> None:
+    model = algorithm(
+        "MlpPolicy", RepeatToken(), policy_kwargs=policy(extractor_class), n_steps=64, seed=0, device="cpu"
+    )
     before = model.policy.features_extractor.encoder.token_embedding.weight.detach().clone()
     model.learn(64)
     assert not torch.equal(model.policy.features_extractor.encoder.token_embedding.weight, before)
@@ -122,7 +150,7 @@ def test_target_network_keeps_the_projections_of_the_online_network(algorithm: t
     model = algorithm(
         "MlpPolicy",
         RepeatToken(),
-        policy_kwargs=POLICY,
+        policy_kwargs=policy(PerformerExtractor),
         buffer_size=300,
         learning_starts=20,
         target_update_interval=50,
@@ -141,8 +169,11 @@ def test_target_network_keeps_the_projections_of_the_online_network(algorithm: t
         assert torch.equal(mine, theirs)
 
 
-def test_saved_and_loaded_policy_predicts_the_same(tmp_path: Any) -> None:
-    model = DQN("MlpPolicy", RepeatToken(), policy_kwargs=POLICY, buffer_size=10, device="cpu")
+@every_extractor
+def test_saved_and_loaded_policy_predicts_the_same(
+    extractor_class: type[CausalEncoderExtractor], tmp_path: Any
+) -> None:
+    model = DQN("MlpPolicy", RepeatToken(), policy_kwargs=policy(extractor_class), buffer_size=10, device="cpu")
     model.save(tmp_path / "model")
     rows = random_rows([1, 4, 8, 6]).int().numpy()
     loaded = DQN.load(tmp_path / "model", device="cpu")

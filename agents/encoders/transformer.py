@@ -1,0 +1,142 @@
+"""A causal Transformer: exact softmax attention, in parallel or token by token over a cache of keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agents.encoders.attention import AttentionEncoder
+from agents.encoders.base import EncoderState, features_at, require_positive
+from agents.encoders.cache import CacheState
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Attention of one layer: (layer, q, k, v) to values, all (B, H, L, E)."""
+
+
+class Transformer(AttentionEncoder):
+    """Softmax attention (Vaswani et al. 2017, arXiv:1706.03762) in pre-norm blocks, in parallel or token by token.
+
+    The blocks are those of :class:`~agents.encoders.performer.Performer`, weight for weight; only the attention
+    differs. It is exact, and its cost grows with the text: a step reads the keys and values of all tokens before, which
+    the state holds (see :class:`~agents.encoders.cache.CacheState`).
+
+    Weights are drawn from PyTorch's global generator when the encoder is built, as in any module.
+
+    Args:
+        vocab_size: Number of embeddings, the padding id included (≥ 1).
+        context_length: Most tokens in a sequence (≥ 1); the number of learned position embeddings.
+        pad_id: The padding id, in ``[0, vocab_size)``.
+        features_dim: Width D of the residual stream and of the features; a multiple of ``n_heads``.
+        n_layers: Number of blocks (≥ 1).
+        n_heads: Number of attention heads H (≥ 1).
+        feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
+        embedding_std: Standard deviation of the initial token and position embeddings (> 0).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> encoder = Transformer(vocab_size=12, context_length=16, pad_id=11)
+        >>> encoder(torch.tensor([[3, 1, 4, 1, 5]])).shape
+        torch.Size([1, 5, 64])
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context_length: int,
+        pad_id: int,
+        features_dim: int = 64,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        feedforward_mult: int = 4,
+        embedding_std: float = 0.5,
+    ) -> None:
+        super().__init__(vocab_size, context_length, pad_id, features_dim, n_heads, embedding_std)
+        require_positive(n_layers=n_layers, feedforward_mult=feedforward_mult)
+        self.blocks = nn.ModuleList(Block(features_dim, feedforward_mult) for _ in range(n_layers))
+        self.norm = nn.LayerNorm(features_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the features of every prefix; see :meth:`CausalEncoder.forward`."""
+        self.check_tokens(tokens)
+        return self._run(
+            self.embed_prefixes(tokens),
+            lambda _layer, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        )
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> EncoderState:
+        """Return the state of empty prefixes; see :meth:`CausalEncoder.initial_state`."""
+        weight = self.norm.weight
+        device = weight.device if device is None else torch.device(device)
+        shape = (batch_size, 2, self.n_heads, 0, self.head_dim)
+        return CacheState(
+            lengths=torch.zeros(batch_size, dtype=torch.int64, device=device),
+            tensors=tuple(torch.zeros(shape, dtype=weight.dtype, device=device) for _ in self.blocks),
+        )
+
+    def step(self, tokens: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Append one token to every row; see :meth:`CausalEncoder.step`."""
+        self.check_step(state)
+        features, new = self._append(tokens.unsqueeze(1), torch.ones_like(state.lengths), state)
+        return features.squeeze(1), new
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Append each row's new tokens; see :meth:`CausalEncoder.prefill`."""
+        self.check_prefill(tokens, lengths, state)
+        features, new = self._append(tokens, lengths, state)
+        return features_at(features, lengths - 1), new
+
+    def _append(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """Return the features of new tokens, (B, P, D), those at padding meaningless, and the state after them."""
+        assert isinstance(state, CacheState)
+        offsets = torch.arange(tokens.shape[1], device=tokens.device)  # (P,)
+        positions = state.lengths.unsqueeze(1) + offsets  # (B, P)
+        end = int((state.lengths + lengths).max())
+        cache = state.extended(lengths, end, self.context_length)
+        rows, columns = (offsets < lengths.unsqueeze(1)).nonzero(as_tuple=True)  # what is no padding
+        targets = positions[rows, columns]
+        visible = (torch.arange(end, device=tokens.device) <= positions.unsqueeze(-1)).unsqueeze(1)  # (B, 1, P, end)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            memory = cache.tensors[layer]  # (B, 2, H, capacity, E)
+            memory[rows, 0, :, targets] = k[rows, :, columns]
+            memory[rows, 1, :, targets] = v[rows, :, columns]
+            keys, values = memory[:, 0, :, :end], memory[:, 1, :, :end]
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=visible)
+
+        x = self.embed(tokens, positions.clamp(max=self.context_length - 1))
+        return self._run(x, attend), cache
+
+    def _run(self, x: Tensor, attend: Attend) -> Tensor:
+        """Run the residual stream, (B, L, D), through every block and the final norm."""
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            q, k, v = (self.split_heads(t) for t in block.to_qkv(block.attention_norm(x)).chunk(3, dim=-1))
+            x = x + block.to_out(attend(layer, q, k, v).transpose(1, 2).flatten(2))
+            x = x + block.feedforward(block.feedforward_norm(x))
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+
+class Block(nn.Module):
+    """The weights of one pre-norm block: attention and a feed-forward layer.
+
+    Args:
+        features_dim: Width D of the residual stream.
+        feedforward_mult: Width of the hidden layer, in multiples of D.
+    """
+
+    def __init__(self, features_dim: int, feedforward_mult: int) -> None:
+        super().__init__()
+        hidden_dim = feedforward_mult * features_dim
+        self.attention_norm = nn.LayerNorm(features_dim)
+        self.to_qkv = nn.Linear(features_dim, 3 * features_dim, bias=False)
+        self.to_out = nn.Linear(features_dim, features_dim)
+        self.feedforward_norm = nn.LayerNorm(features_dim)
+        self.feedforward = nn.Sequential(
+            nn.Linear(features_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, features_dim)
+        )
