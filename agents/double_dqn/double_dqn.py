@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.defaults import with_defaults
+from agents.double_dqn.encoder_policies import GRUPolicy, TransformerPolicy
 from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.policies import PerformerPolicy, SequencePolicy
 from agents.double_dqn.sequences import SequencePath
@@ -124,6 +125,8 @@ class DoubleDQN(DQN):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "PerformerPolicy": PerformerPolicy,
+        "TransformerPolicy": TransformerPolicy,
+        "GRUPolicy": GRUPolicy,
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
