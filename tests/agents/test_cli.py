@@ -53,7 +53,7 @@ def test_list(textgym):
 
 def test_help(textgym):
     code, out, _ = textgym()
-    assert code == 0 and all(command in out for command in ("list", "play", "train", "validate"))
+    assert code == 0 and all(command in out for command in ("list", "play", "train", "tune", "validate"))
     assert textgym("train", "--help")[0] == 0
 
 
@@ -114,6 +114,72 @@ class TestPlay:
     def test_wrong_arguments(self, textgym, monkeypatch):
         code, _, err = self.play(textgym, monkeypatch, "", "--env-arg", "length=0")
         assert code == 2 and "length must be an integer of at least 1, got 0" in err
+
+
+class TestTune:
+    TINY = "--steps 200 --n-envs 8 --env-arg length=2 --env-arg vocab_size=3 --set learning_starts=32"
+    TINY += " --set policy_kwargs.n_layers=1 --set policy_kwargs.n_heads=2"
+
+    @pytest.fixture
+    def space(self, tmp_path):
+        file = tmp_path / "space.yaml"
+        file.write_text("policy_kwargs.features_dim: [8, 16]\nlearning_rate: {low: 1e-4, high: 1e-2, log: true}\n")
+        return file
+
+    def test_tune_resume_report_and_train(self, textgym, space, tmp_path):
+        folder = tmp_path / "study"
+        line = ["tune", ENV, *self.TINY.split(), "--space", space, "--out", folder]
+        code, out, _ = textgym(*line, "--trials", 1)
+        assert code == 0 and "trial   0  0." in out and "policy_kwargs.features_dim=" in out
+        code, out, _ = textgym(*line, "--trials", 2, "--figures", tmp_path / "figures")
+        assert code == 0 and "trial   1  0." in out and "2 trials: 2 finished; 1 seed(s) a trial, gp" in out
+        assert (tmp_path / "figures" / "convergence.png").exists()
+        before = (folder / "study.jsonl").read_bytes()
+        assert before.count(b"\n") == 3
+        assert textgym("tune", folder, "--quiet") == (0, f"{folder / 'best.yaml'}\n", "")
+        assert textgym(*line, "--trials", 2)[0] == 0
+        assert (folder / "study.jsonl").read_bytes() == before
+        code, out, _ = textgym("tune", folder, "--trials", 3)
+        assert code == 0 and "trial   2  0." in out and "3 trials: 3 finished" in out
+        train = ["train", "--config", folder / "best.yaml", "--run-dir", tmp_path / "run", "--quiet"]
+        assert textgym(*train)[0] == 0
+
+    def test_another_seed_is_another_study(self, textgym, space, tmp_path):
+        line = ["tune", ENV, *self.TINY.split(), "--space", space, "--out", tmp_path / "study", "--trials", 1]
+        assert textgym(*line)[0] == 0
+        code, _, err = textgym(*line, "--seed", 1)
+        assert code == 2 and "seed must be 0, as in the study" in err and err.count("\n") == 1
+        code, _, err = textgym("tune", tmp_path / "study", "--steps", 3, "--seed", 1)
+        assert code == 2 and "a study that exists takes no --steps, --seed: it goes on as it was begun" in err
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            (f"tune {ENV} --sampler tpe", "sampler must be one of gp, random, got 'tpe'"),
+            (f"tune {ENV} --stopping never", "stopping must be one of median, halving or None, got 'never'"),
+            (f"tune {ENV} --engine dask", "engine must be one of loky, ray, got 'dask'"),
+            (f"tune {ENV} --space /nowhere.yaml", "can't read /nowhere.yaml: No such file"),
+            (f"tune {ENV} --set nonsense=1", "--set takes no argument 'nonsense'"),
+            (f"tune {ENV} --jobs 0", "'--jobs'"),
+            ("tune TextGen/Revers-v0", "did you mean TextGen/Reverse-v0"),
+            ("tune .", "it holds no study"),
+        ],
+    )
+    def test_wrong_arguments(self, textgym, line, message, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        code, _, err = textgym(*line.split())
+        assert code == 2 and err.startswith("textgym: error: ") and err.count("\n") == 1 and message in err
+        assert not list(tmp_path.iterdir())
+
+    def test_a_wrong_space(self, textgym, tmp_path):
+        file = tmp_path / "space.yaml"
+        for text, message in (
+            ("lerning_rate: [1, 2]", "--space takes no argument 'lerning_rate'; did you mean learning_rate"),
+            ("tau: {low: 1, high: 0}", "tau.high must be above low, 1, got 0"),
+        ):
+            file.write_text(text)
+            code, _, err = textgym("tune", ENV, "--space", file, "--out", tmp_path / "study")
+            assert code == 2 and message in err
 
 
 @pytest.mark.parametrize(
