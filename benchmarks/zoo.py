@@ -11,7 +11,8 @@ TextGym's ids to its environments, and then hands over to it, so that all of the
 
 The arguments for TextGym's ids are those of ``textgym train``: the file is written from :mod:`agents.presets`, which is
 where to change them. The Zoo steps single environments one by one, so it is slower than ``textgym train``, and it
-evaluates without action masks, so where a task masks tokens use ``textgym validate``.
+evaluates without action masks, so where a task masks tokens use ``textgym validate``. It has no search space for
+``double_dqn``: search with ``textgym tune``, which leaves a file for the Zoo's ``--conf-file``.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
 
     Raises:
         ImportError: If ``rl_zoo3`` is not installed.
+        ValueError: If RL Zoo is asked to optimize the arguments of ``double_dqn``.
     """
     command, options = "train", list(arguments)
     if options and options[0] in ("train", "enjoy", "hyperparams"):
@@ -107,13 +109,16 @@ def main(arguments: Sequence[str]) -> None:
     if command == "hyperparams":
         write_hyperparams()
         return
+    if command == "train" and _uses_our_algorithm(options):
+        if _has_option(options, "-opt", "--optimize"):
+            raise ValueError(f"--optimize-hyperparameters needs another --algo than {ALGORITHM}: use `textgym tune`")
+        if not _has_option(options, "-conf", "--conf"):
+            options += ["--conf-file", str(HYPERPARAMS)]
     register()
     from rl_zoo3.enjoy import enjoy
     from rl_zoo3.train import train
 
     functions: dict[str, Callable[[], None]] = {"train": train, "enjoy": enjoy}
-    if command == "train" and _uses_our_algorithm(options) and not _has_option(options, "-conf", "--conf"):
-        options += ["--conf-file", str(HYPERPARAMS)]
     # RL Zoo reads the process's command line.
     program, sys.argv = sys.argv, [f"{sys.argv[0]} {command}", *options]
     try:

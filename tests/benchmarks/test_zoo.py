@@ -21,7 +21,7 @@ def zoo_process(folder: Path, *commands: list[str]) -> str:
     root = Path(zoo.__file__).parents[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     process = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
     assert process.returncode == 0, process.stderr[-3000:]
     return process.stdout
@@ -34,7 +34,14 @@ def test_zoo_trains_text_and_other_environments_and_replays_them(tmp_path: Path)
         return [*options, "--eval-freq", "400", "--eval-episodes", "2", "-params", "learning_starts:100"]
 
     enjoy = ["enjoy", "--algo", "double_dqn", "--env", "TextGen/Reverse-v0", "-f", "logs", "-n", "30", "--no-render"]
-    output = zoo_process(tmp_path, *map(train, ("TextGen-v0", "TextGen/Reverse-v0", "CartPole-v1")), enjoy)
+    # A file of one's own goes before ours, and other algorithms keep theirs.
+    own = {"TextGen/Copy-v0": {"n_timesteps": 64, "n_envs": 2, "policy": "PerformerPolicy", "batch_size": 3}}
+    (tmp_path / "own.yml").write_text(yaml.safe_dump(own))
+    with_own = ["train", "--algo", "double_dqn", "--env", "TextGen/Copy-v0", "--conf-file", "own.yml"]
+    theirs = ["--algo=a2c", "--env", "CartPole-v1", "-n", "64", "--num-threads", "1"]
+    text = map(train, ("TextGen-v0", "TextGen/Reverse-v0", "CartPole-v1"))
+    output = zoo_process(tmp_path, *text, enjoy, with_own, theirs)
+
     logs = tmp_path / "logs" / "double_dqn"
     for name in ("TextGen-v0", "TextGen-Reverse-v0", "CartPole-v1"):
         assert (logs / f"{name}_1" / f"{name}.zip").exists()
@@ -44,18 +51,13 @@ def test_zoo_trains_text_and_other_environments_and_replays_them(tmp_path: Path)
     assert "lin_0.002" in used and "lower_bound" in used
     assert len(list((logs / "TextGen-v0_1").glob("*.monitor.csv"))) == PRESETS["TextGen-v0"].n_envs
     assert "3 Episodes" in output  # of eight tokens each, in 30 steps
-
-
-@needs_zoo
-def test_a_file_of_ones_own_goes_before_ours_and_other_algorithms_keep_theirs(tmp_path: Path) -> None:
-    own = {"TextGen/Copy-v0": {"n_timesteps": 64, "n_envs": 2, "policy": "PerformerPolicy", "batch_size": 3}}
-    (tmp_path / "own.yml").write_text(yaml.safe_dump(own))
-    common = ["--eval-freq", "-1", "--verbose", "0", "--num-threads", "1"]
-    ours = ["train", "--algo", "double_dqn", "--env", "TextGen/Copy-v0", "--conf-file", "own.yml", *common]
-    theirs = ["train", "--algo=a2c", "--env", "CartPole-v1", "-n", "64", *common]
-    output = zoo_process(tmp_path, ours, theirs)
     assert "('batch_size', 3)" in output
     assert (tmp_path / "logs" / "a2c" / "CartPole-v1_1").exists()
+
+
+def test_for_a_search_it_points_to_ours() -> None:
+    with pytest.raises(ValueError, match="needs another --algo than double_dqn: use `textgym tune`"):
+        zoo.main(["--algo", "double_dqn", "--env", "TextGen/Copy-v0", "-optimize"])
 
 
 def test_the_file_is_what_the_presets_say() -> None:
