@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from agents.state_embedding import StateEmbedding
 
 
+TEMPERATURE = 0.05
+"""Of the distribution of neighbours: of sentences, neighbours have cosines of 0.4 to 0.9, others of 0.1."""
+
+
 @dataclass
 class FitHistory:
     """What :meth:`StateAutoEncoder.fit` went through.
@@ -41,10 +45,16 @@ class StateAutoEncoder(nn.Module):
     """A regularised autoencoder in the manner of SAC-AE (Yarats et al. 2019, arXiv:1910.01741).
 
     The loss is the squared error of the reconstruction, plus a penalty on the size of the latent vector, and the
-    decoder's weights decay: that keeps the latent space smooth. What differs from the paper: vectors take the place of
-    images; inputs are centred and scaled by statistics of the data that :meth:`fit` saw; the latent vector is linear,
-    not squashed by a tanh, as its distances are what matters; and beside the two hidden networks runs a linear path,
-    which makes the autoencoder no worse than the best linear one, principal components.
+    decoder's weights decay: that keeps the latent space smooth. What differs from the paper:
+
+    * Vectors take the place of images, centred and scaled by statistics of the data that :meth:`fit` saw.
+    * The latent vector is not squashed by a tanh: angles between latent vectors are meant to say something.
+    * Beside the hidden networks runs a linear path, on which :meth:`fit` begins at the principal components.
+    * A further term asks that the neighbours of a vector stay its neighbours. A softmax over the cosines with the
+      others in the batch is one's distribution of neighbours, and the term is the divergence of the codes' from the
+      vectors' (as in stochastic neighbour embedding, Hinton & Roweis 2002). Reconstruction alone spends its few
+      dimensions on what varies most, wherever that is, and loses neighbours; ``benchmarks/representations.py``
+      measures by how much.
 
     Args:
         input_dim: Size of a state vector (≥ 1).
@@ -52,6 +62,7 @@ class StateAutoEncoder(nn.Module):
         hidden: Widths of the encoder's hidden layers, which the decoder has in reverse; empty for a linear one.
         latent_penalty: Weight of half the mean squared norm of the code (≥ 0).
         decoder_weight_decay: Weight decay of the decoder (≥ 0); see :meth:`parameter_groups`.
+        neighbour_weight: Weight of the divergence between distributions of neighbours, in nats (≥ 0); 0 for SAC-AE.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -72,17 +83,24 @@ class StateAutoEncoder(nn.Module):
         hidden: Sequence[int] = (256,),
         latent_penalty: float = 1e-6,
         decoder_weight_decay: float = 1e-7,
+        neighbour_weight: float = 1.0,
     ) -> None:
         super().__init__()
         sizes = {"input_dim": input_dim, "latent_dim": latent_dim, "hidden": min(hidden, default=1)}
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        for name, weight in {"latent_penalty": latent_penalty, "decoder_weight_decay": decoder_weight_decay}.items():
+        weights = {
+            "latent_penalty": latent_penalty,
+            "decoder_weight_decay": decoder_weight_decay,
+            "neighbour_weight": neighbour_weight,
+        }
+        for name, weight in weights.items():
             if weight < 0:
                 raise ValueError(f"{name} must not be negative, got {weight}")
         self.input_dim, self.latent_dim, self.hidden = input_dim, latent_dim, tuple(hidden)
         self.latent_penalty, self.decoder_weight_decay = latent_penalty, decoder_weight_decay
+        self.neighbour_weight = neighbour_weight
         self.encoder = _LinearPlusHidden([input_dim, *hidden, latent_dim])
         self.decoder = _LinearPlusHidden([latent_dim, *reversed(self.hidden), input_dim])
         self.register_buffer("mean", torch.zeros(input_dim))
@@ -103,14 +121,16 @@ class StateAutoEncoder(nn.Module):
         return self.decode(self.encode(embeddings))
 
     def loss(self, embeddings: Tensor) -> Tensor:
-        """Return the loss, a scalar: 1 plus the penalty for a decoder that always answers the mean.
+        """Return the loss of a batch, a scalar; a decoder that always answers the mean has a squared error of 1.
 
         The target gets no gradient: else embeddings that are learned would learn to be easy, not to be useful.
         """
         code = self.encode(embeddings)
         target = (embeddings.detach() - self.mean) / self.scale
-        error = F.mse_loss(self.decoder(code), target)
-        return error + self.latent_penalty * 0.5 * code.square().sum(dim=1).mean()
+        loss = F.mse_loss(self.decoder(code), target) + self.latent_penalty * 0.5 * code.square().sum(dim=1).mean()
+        if self.neighbour_weight and len(code) > 2:  # of two, each is the other's only neighbour
+            loss = loss + self.neighbour_weight * neighbour_divergence(code, embeddings.detach())
+        return loss
 
     def auxiliary_loss(self, embeddings: Tensor) -> Tensor:
         """Return :meth:`loss`, to be added to an agent's: its gradient reaches what made the embeddings."""
@@ -136,6 +156,8 @@ class StateAutoEncoder(nn.Module):
         progress: bool = True,
     ) -> FitHistory:
         """Learn from state vectors, and keep the weights of the epoch with the lowest validation loss.
+
+        The linear path begins anew, at the principal components.
 
         Args:
             data: State vectors, (N, input_dim) with N ≥ 2, or texts.
@@ -163,6 +185,7 @@ class StateAutoEncoder(nn.Module):
         with torch.no_grad():
             self.mean.copy_(train.mean(dim=0))
             self.scale.copy_((train - self.mean).square().mean().sqrt().clamp(min=1e-8))
+            self._start_from_principal_components((train - self.mean) / self.scale)
         optimizer = torch.optim.AdamW(self.parameter_groups(), lr=learning_rate)
         n_updates = epochs * -(-len(train) // batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_updates)
@@ -200,6 +223,7 @@ class StateAutoEncoder(nn.Module):
             "hidden": self.hidden,
             "latent_penalty": self.latent_penalty,
             "decoder_weight_decay": self.decoder_weight_decay,
+            "neighbour_weight": self.neighbour_weight,
         }
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, str(path), metadata={"arguments": json.dumps(arguments)})
@@ -222,6 +246,12 @@ class StateAutoEncoder(nn.Module):
         autoencoder.load_state_dict(tensors)
         return autoencoder.eval()
 
+    def _start_from_principal_components(self, inputs: Tensor) -> None:
+        _, vectors = torch.linalg.eigh(inputs.T @ inputs)  # by rising eigenvalue, in columns
+        components = vectors.flip(1)[:, : min(self.latent_dim, len(inputs))].T  # (K, input_dim)
+        self.encoder.start_from(components)
+        self.decoder.start_from(components.T)
+
     def _vectors(self, data: Any, embedding: StateEmbedding | None) -> Tensor:
         if not isinstance(data, (np.ndarray, Tensor)):
             if embedding is None:
@@ -233,6 +263,22 @@ class StateAutoEncoder(nn.Module):
                 f"data must have shape (N, input_dim = {self.input_dim}) with N >= 2, got {tuple(vectors.shape)}"
             )
         return vectors
+
+
+def neighbour_divergence(codes: Tensor, vectors: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Mean divergence of the codes' distributions of neighbours from the vectors', in nats.
+
+    Args:
+        codes: Codes, (B, K) with B ≥ 2.
+        vectors: What they stand for, (B, D).
+        temperature: What the cosines are divided by (> 0); the smaller, the fewer neighbours count.
+    """
+    itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    log_p, log_q = (
+        (F.normalize(x, dim=1) @ F.normalize(x, dim=1).T / temperature).masked_fill(itself, -1e9).log_softmax(dim=1)
+        for x in (vectors, codes)
+    )
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
 class _LinearPlusHidden(nn.Module):
@@ -247,6 +293,15 @@ class _LinearPlusHidden(nn.Module):
         last = nn.Linear(sizes[-2], sizes[-1], bias=False)
         nn.init.zeros_(last.weight)
         self.network = nn.Sequential(*layers, last) if layers else None
+
+    def start_from(self, weight: Tensor) -> None:
+        """Make this linear map the whole, as far as it goes: a code may have more numbers than there are components."""
+        self.linear.weight[: weight.shape[0], : weight.shape[1]] = weight
+        self.linear.bias.zero_()
+        if self.network is not None:
+            last = self.network[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         linear: Tensor = self.linear(x)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agents.state_autoencoder import StateAutoEncoder
+from agents.state_autoencoder import StateAutoEncoder, neighbour_divergence
 from agents.state_embedding import StateEmbedding
 from textgym.spaces import TokenSequence
 from textgym.tokenizers import CharacterTokenizer
@@ -46,13 +46,13 @@ def test_hidden_layers_start_as_nothing() -> None:
 def test_fit_finds_the_subspace(hidden: Any) -> None:
     data = vectors()
     autoencoder = StateAutoEncoder(12, 3, hidden)
-    history = autoencoder.fit(data, epochs=60, batch_size=32, learning_rate=1e-2, progress=False)
-    assert len(history.train) == len(history.validation) == 120
+    history = autoencoder.fit(data, epochs=10, batch_size=32, learning_rate=1e-3, progress=False)
+    assert len(history.train) == len(history.validation) == 10
     with torch.no_grad():
         error = (autoencoder(torch.from_numpy(data)).numpy() - data) ** 2
     assert error.mean() < 0.02 * data.var(axis=0).mean()
     narrow = StateAutoEncoder(12, 1, hidden)
-    narrow.fit(data, epochs=20, batch_size=32, learning_rate=1e-2, progress=False)
+    narrow.fit(data, epochs=5, batch_size=32, progress=False)
     with torch.no_grad():
         assert ((narrow(torch.from_numpy(data)).numpy() - data) ** 2).mean() > 0.05 * data.var(axis=0).mean()
 
@@ -81,15 +81,48 @@ def test_fit_depends_on_its_generator_alone() -> None:
 
 
 def test_loss_is_reconstruction_and_penalty() -> None:
-    autoencoder = StateAutoEncoder(12, 3, hidden=(), latent_penalty=0.5)
+    autoencoder = StateAutoEncoder(12, 3, hidden=(), latent_penalty=0.5, neighbour_weight=0.0)
     x = torch.randn(5, 12)
     code = autoencoder.encode(x)
     expected = (autoencoder(x) - x).square().mean() + 0.25 * code.square().sum(dim=1).mean()
     torch.testing.assert_close(autoencoder.loss(x), expected)
 
 
+def test_neighbour_divergence() -> None:
+    x = torch.randn(6, 4)
+    assert float(neighbour_divergence(3 * x, x)) == pytest.approx(0, abs=1e-6)  # cosines know no size
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+
+    def divergence(p: list[float], q: list[float]) -> float:
+        p_, q_ = torch.tensor(p).softmax(0), torch.tensor(q).softmax(0)
+        return float((p_ * (p_ / q_).log()).sum())
+
+    by_hand = (
+        divergence([1.0, 0.0], [0.0, 1.0]) + divergence([1.0, 0.0], [0.0, 0.0]) + divergence([0.0, 0.0], [1.0, 0.0])
+    ) / 3
+    assert float(neighbour_divergence(codes, vectors, temperature=1.0)) == pytest.approx(by_hand, abs=1e-6)
+    autoencoder = StateAutoEncoder(4, 2, hidden=(), neighbour_weight=2.0)
+    loss = autoencoder.loss(x)
+    term = 2 * neighbour_divergence(autoencoder.encode(x), x)
+    autoencoder.neighbour_weight = 0.0
+    torch.testing.assert_close(loss, autoencoder.loss(x) + term)
+
+
+def test_fit_begins_at_the_principal_components() -> None:
+    data = torch.from_numpy(vectors())
+    autoencoder = StateAutoEncoder(12, 3, hidden=(16,))
+    autoencoder.fit(data, epochs=1, learning_rate=1e-12, progress=False)
+    centred = data - autoencoder.mean
+    _, _, components = torch.linalg.svd(centred, full_matrices=False)
+    with torch.no_grad():
+        best_linear = centred @ components[:3].T @ components[:3] + autoencoder.mean
+        torch.testing.assert_close(autoencoder(data), best_linear, atol=0.02, rtol=0)
+    StateAutoEncoder(12, 20, hidden=()).fit(data[:8], epochs=1, progress=False)  # more numbers than components
+
+
 def test_auxiliary_loss_reaches_the_embeddings_through_the_encoder_alone() -> None:
-    autoencoder = StateAutoEncoder(4, 2, hidden=(), latent_penalty=0.0)
+    autoencoder = StateAutoEncoder(4, 2, hidden=(), latent_penalty=0.0, neighbour_weight=0.0)
     with torch.no_grad():
         autoencoder.encoder.linear.weight.zero_()
     x = torch.randn(5, 4, requires_grad=True)
@@ -116,20 +149,20 @@ def test_fit_reads_texts_through_an_embedding() -> None:
     texts = [first + second for first in "abc" for second in "abc"]
     autoencoder = StateAutoEncoder(8, 2, hidden=())
     history = autoencoder.fit(texts, embedding, epochs=3, progress=False)
-    assert history.validation[history.best_epoch] < 2
+    assert history.validation[history.best_epoch] < 3
     with pytest.raises(ValueError, match="embedding must be given to learn from texts"):
         autoencoder.fit(texts)
 
 
 def test_saved_and_loaded_autoencoder_is_the_same(tmp_path: Any) -> None:
-    autoencoder = StateAutoEncoder(12, 3, hidden=(16, 8), latent_penalty=0.1, decoder_weight_decay=0.2)
+    autoencoder = StateAutoEncoder(12, 3, hidden=(16, 8), latent_penalty=0.1, neighbour_weight=0.4)
     autoencoder.fit(vectors(), epochs=2, progress=False)
     autoencoder.save(tmp_path / "autoencoder.safetensors")
     loaded = StateAutoEncoder.load(tmp_path / "autoencoder.safetensors")
     x = torch.from_numpy(vectors())
     torch.testing.assert_close(loaded(x), autoencoder(x), atol=0, rtol=0)
     torch.testing.assert_close(loaded.loss(x), autoencoder.loss(x), atol=0, rtol=0)
-    assert (loaded.hidden, loaded.decoder_weight_decay) == ((16, 8), 0.2)
+    assert (loaded.hidden, loaded.neighbour_weight) == ((16, 8), 0.4)
 
 
 def test_errors(tmp_path: Any) -> None:

@@ -1,0 +1,247 @@
+"""When compressing what an agent reads pays: ``python -m benchmarks.representations [pruning|autoencoder|cache]``.
+
+Real sentences and a real sentence encoder of 22 million parameters (see ``benchmarks/sentences.py``); everything in one
+process on a stated number of threads. Timed contestants take turns, and of each the fastest repeat counts.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from scipy.stats import spearmanr
+from stable_baselines3 import DQN
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.embed_observation import VectorEmbedObservation
+from agents.embedding_extractor import StateEmbeddingExtractor
+from agents.encoders.pruning import PrunedTransformer
+from agents.runs import write_json
+from agents.state_autoencoder import StateAutoEncoder
+from agents.state_embedding import PretrainedEmbedding
+from agents.vec_env import TextGenVecEnv
+from benchmarks.attention import fastest, print_table
+from benchmarks.sentences import ENCODER_PACKAGE, embedded, normalised, sentence_encoder, stdlib_sentences
+from textgym import TextGenVectorEnv
+
+app = typer.Typer(help="When compressing what an agent reads pays.", add_completion=False, no_args_is_help=True)
+Row = dict[str, Any]
+Out = Annotated[Path, typer.Option(help="Folder of the results, one JSON file each.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer sentences and steps: to see that it runs.")]
+Threads = Annotated[int, typer.Option(min=1, help="PyTorch threads.")]
+RESULTS = Path("results/representations")
+SPARSITIES = (0.3, 0.5, 0.7, 0.9)
+SPEED_BAR, RECALL_BAR, CACHE_BAR = 1.5, 0.6, 10.0
+NEIGHBOURS = 10
+
+
+@app.command()
+def pruning(out: Out = RESULTS, quick: Quick = False, threads: Threads = 1) -> None:
+    """How far a pruned encoder's embeddings are from the whole one's, and how fast it is."""
+    torch.set_num_threads(threads)
+    sentences = stdlib_sentences(64 if quick else 512)
+    rows = measure_pruning(sentences, repeats=2 if quick else 5)
+    _finish("pruning", out, rows, threads, {"sentences": len(sentences), "speed_bar": SPEED_BAR})
+
+
+def measure_pruning(sentences: list[str], repeats: int) -> list[Row]:
+    """Prune the encoder in every way, compare embeddings with the whole one's and time 64 of the sentences."""
+    settings: list[tuple[str, Row]] = [("whole", {})]
+    for sparsity in SPARSITIES:
+        settings += [
+            (f"weights, {scope}", {"method": "magnitude", "scope": scope, "sparsity": sparsity})
+            for scope in ("global", "layer")
+        ]
+        settings += [
+            (f"heads and neurons, {scope}", {"method": "structured", "scope": scope, "sparsity": sparsity})
+            for scope in ("global", "layer")
+        ]
+    half = {"method": "structured", "scope": "layer", "ffn_sparsity": 0.5, "head_sparsity": 1 / 3}
+    settings.append(("half the neurons, a third of the heads", half))
+    encoders: list[PretrainedEmbedding] = []
+    rows: list[Row] = []
+    for name, arguments in settings:
+        embedding = sentence_encoder()
+        pruned = PrunedTransformer(embedding.model, **arguments).make_permanent()
+        encoders.append(embedding)
+        vectors = normalised(embedding.embed(sentences))
+        if not rows:
+            whole = vectors
+        rows.append(
+            {
+                "pruned": name,
+                "sparsity": round(pruned.report().sparsity, 4),
+                "parameters_millions": sum(p.numel() for p in embedding.model.parameters()) / 1e6,
+                "mean_cosine": float((vectors * whole).sum(axis=1).mean()),
+                "spearman_of_similarities": _rank_agreement(vectors, whole),
+            }
+        )
+    timed: dict[Any, Callable[[], object]] = {
+        index: lambda encoder=encoder: encoder.embed(sentences[:64])  # type: ignore[misc]
+        for index, encoder in enumerate(encoders)
+    }
+    seconds = fastest(timed, repeats)
+    for index, row in enumerate(rows):
+        row |= {"ms_for_64": 1e3 * seconds[index], "speedup": seconds[0] / seconds[index]}
+    return rows
+
+
+@app.command()
+def autoencoder(out: Out = RESULTS, quick: Quick = False, threads: Threads = 1) -> None:
+    """What is left of embeddings in fewer dimensions, beside principal components of the same number."""
+    torch.set_num_threads(threads)
+    vectors = embedded(stdlib_sentences(600 if quick else 8000))
+    rows = measure_autoencoder(vectors, (8, 32) if quick else (8, 16, 32, 64), epochs=5 if quick else 40)
+    _finish("autoencoder", out, rows, threads, {"sentences": len(vectors), "recall_bar": RECALL_BAR})
+
+
+def measure_autoencoder(vectors: NDArray[np.float32], latent_dims: tuple[int, ...], epochs: int) -> list[Row]:
+    """Compress vectors and look for the neighbours of a tenth that was not learned from, among all of them."""
+    n_queries = len(vectors) // 10
+    train = vectors[n_queries:]
+    mean = train.mean(axis=0)
+    _, _, directions = np.linalg.svd(train - mean, full_matrices=False)
+    neighbours = _neighbours(vectors, n_queries)
+    variance = float(((vectors[:n_queries] - mean) ** 2).mean())
+    rows: list[Row] = []
+    for latent_dim in latent_dims:
+        components = directions[:latent_dim]
+        codes = {"principal components": (vectors - mean) @ components.T}
+        decoded = {"principal components": codes["principal components"] @ components + mean}
+        seconds = {"principal components": 0.0}
+        for name, weight in (("autoencoder, reconstruction alone", 0.0), ("autoencoder", 1.0)):
+            start = time.perf_counter()
+            model = StateAutoEncoder(vectors.shape[1], latent_dim, neighbour_weight=weight)
+            model.fit(train, epochs=epochs)
+            seconds[name] = time.perf_counter() - start
+            with torch.no_grad():
+                code = model.encode(torch.from_numpy(vectors))
+                codes[name], decoded[name] = code.numpy(), model.decode(code).numpy()
+        for name, code_vectors in codes.items():
+            error = float(((decoded[name] - vectors)[:n_queries] ** 2).mean()) / variance
+            found = _neighbours(normalised(code_vectors), n_queries)
+            recall = np.mean([len(np.intersect1d(*pair)) for pair in zip(neighbours, found, strict=True)]) / NEIGHBOURS
+            rows.append(
+                {
+                    "dimensions": latent_dim,
+                    "method": name,
+                    "unexplained_variance": error,
+                    f"recall_at_{NEIGHBOURS}": float(recall),
+                    "memory_saved": 1 - latent_dim / vectors.shape[1],
+                    "fit_seconds": seconds[name],
+                }
+            )
+    return rows
+
+
+@app.command()
+def cache(out: Out = RESULTS, quick: Quick = False, threads: Threads = 1) -> None:
+    """Steps a second of DQN on Classify with the encoder in its network, cached and not, and as observation."""
+    torch.set_num_threads(threads)
+    rows = measure_cache(*((32, 128) if quick else (256, 16_384)))
+    _finish("cache", out, rows, threads, {"bar": CACHE_BAR})
+
+
+def measure_cache(uncached_steps: int, cached_steps: int) -> list[Row]:
+    """Train DQN in each way from an empty cache, then go on for a while with what is cached by then.
+
+    Args:
+        uncached_steps: Environment steps without a cache, which are slow.
+        cached_steps: Environment steps with one; the last eighth of them counts as what it is like when it is filled.
+    """
+    encoder = sentence_encoder()
+    rows: list[Row] = []
+    for name, steps, cache_size in (
+        ("in the network, no cache", uncached_steps, 0),
+        ("in the network, cached", cached_steps, 65_536),
+        ("as observation", cached_steps, 65_536),
+        ("as observation, no terminal texts", cached_steps, 65_536),
+    ):
+        torch.manual_seed(0)
+        envs = TextGenVectorEnv(8, "classify")
+        embedding = PretrainedEmbedding(
+            encoder.model, encoder.tokenizer, decode=envs.task.decode, cache_size=cache_size
+        )
+        policy: dict[str, Any] = {"net_arch": [64]}
+        if name.startswith("in the network"):
+            env: VecEnv = TextGenVecEnv(envs)
+            policy |= {
+                "features_extractor_class": StateEmbeddingExtractor,
+                "features_extractor_kwargs": {"embedding": embedding},
+            }
+        else:
+            terminal = "no terminal" not in name
+            env = TextGenVecEnv(VectorEmbedObservation(envs, embedding, terminal))  # type: ignore[arg-type]
+        env.seed(0)
+        model = DQN(
+            "MlpPolicy",
+            env,
+            buffer_size=cached_steps,
+            learning_starts=32,
+            train_freq=1,
+            gradient_steps=2,
+            policy_kwargs=policy,
+            seed=0,
+            device="cpu",
+        )
+        first = max(8, steps * 7 // 8)
+        cold = _steps_per_second(model, first)
+        warm = _steps_per_second(model, steps - first)
+        buffer = model.replay_buffer
+        assert buffer is not None
+        stored = buffer.observations.nbytes + getattr(buffer, "next_observations", buffer.observations).nbytes
+        looked_up = embedding.cache.hits + embedding.cache.misses
+        rows.append(
+            {
+                "embedding": name,
+                "env_steps": steps,
+                "steps_per_second": cold,
+                "steps_per_second_at_the_end": warm,
+                "hit_rate": embedding.cache.hits / looked_up if looked_up else 0.0,
+                "cache_mb": embedding.cache.nbytes / 1e6,
+                "replay_mb": stored / 1e6,
+            }
+        )
+    for row in rows:
+        row["speedup"] = row["steps_per_second"] / rows[0]["steps_per_second"]
+        row["speedup_at_the_end"] = row["steps_per_second_at_the_end"] / rows[0]["steps_per_second_at_the_end"]
+    return rows
+
+
+def _steps_per_second(model: DQN, steps: int) -> float:
+    start, before = time.perf_counter(), model.num_timesteps
+    model.learn(steps, reset_num_timesteps=False)
+    return (model.num_timesteps - before) / (time.perf_counter() - start)
+
+
+def _rank_agreement(vectors: NDArray[np.float32], whole: NDArray[np.float32]) -> float:
+    pairs = np.triu_indices(len(vectors), k=1)
+    return float(spearmanr((vectors @ vectors.T)[pairs], (whole @ whole.T)[pairs]).statistic)
+
+
+def _neighbours(vectors: NDArray[np.float32], n_queries: int) -> NDArray[np.int64]:
+    """The nearest other vectors of each query, by cosine, (n_queries, NEIGHBOURS), in no order."""
+    similarities = vectors[:n_queries] @ vectors.T
+    np.fill_diagonal(similarities, -np.inf)
+    return np.argpartition(-similarities, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+
+
+def _finish(name: str, out: Path, rows: list[Row], threads: int, facts: Row) -> None:
+    """Print the table and write it, complete or not at all."""
+    print_table(f"{name}, {threads} thread(s)", rows)
+    machine = {"platform": platform.platform(), "torch": torch.__version__, "threads": threads}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"{name}.json", {"machine": machine, "encoder": ENCODER_PACKAGE, **facts, "rows": rows})
+    Console().print(f"wrote {out / name}.json", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()
