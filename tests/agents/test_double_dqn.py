@@ -8,6 +8,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
 
 import textgym
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
@@ -203,6 +204,22 @@ def test_learns_to_reverse_two_symbols():
 def test_number_of_updates_does_not_depend_on_the_number_of_environments():
     updates = [make_model(small_env(n), updates_per_step=0.1).learn(480)._n_updates for n in (1, 4, 16)]
     assert max(updates) - min(updates) <= 2 and min(updates) > 35
+
+
+def test_no_update_before_an_episode_has_ended():
+    model = make_model(small_env(1, max_episode_steps=4), learning_starts=0, gradient_steps=1)
+    steps = []
+    model.learn(12, callback=lambda *_: steps.append((model.replay_buffer.n_episodes, model._n_updates)) or True)
+    assert all(updates == 0 for episodes, updates in steps if not episodes) and 0 < model._n_updates < 12
+
+
+def test_rewards_can_be_normalised_but_not_tokens():
+    env = VecNormalize(small_env(4), norm_obs=False)
+    model = make_model(env).learn(200)
+    stored, normalised = model.replay_buffer.sample(32).rewards, model.replay_buffer.sample(32, env=env).rewards
+    assert 0 < stored.max() <= 1 < normalised.max()  # replay holds what the environment said
+    with pytest.raises(ValueError, match="norm_obs=False for PerformerPolicy"):
+        make_model(VecNormalize(small_env(4)))
 
 
 def test_truncated_episodes_bootstrap():
