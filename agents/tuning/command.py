@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.options import one_line
 from agents.runs import CommandError, read_yaml_mapping, write_text
 from agents.tuning.objective import DEFAULT_SPACE, TrainObjective, as_yaml
-from agents.tuning.records import FINISHED, Run, StudyFile, Trial
+from agents.tuning.records import FAILED, FINISHED, STOPPED, Run, StudyFile, Trial
 from agents.tuning.space import Params, Space
 from agents.tuning.study import STUDY, Study
 
@@ -135,9 +135,7 @@ def report(study: Study, console: Console) -> None:
     ranked = sorted((trial for trial in trials if trial.score is not None), key=lambda trial: -(trial.score or 0.0))
     whole = [trial for trial in ranked if trial.state == FINISHED] or ranked
     states = [trial.state for trial in trials]
-    counts = ", ".join(
-        f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed") if state in states
-    )
+    counts = ", ".join(f"{states.count(state)} {state}" for state in (FINISHED, STOPPED, FAILED) if state in states)
     lines = [
         f"{len(trials)} trials{': ' if counts else ''}{counts}; {len(study.seeds)} seed(s) a trial, {study.sampler}"
     ]
@@ -164,10 +162,12 @@ def draw(study: Study, folder: str | Path) -> list[Path]:
 
 
 def trial_line(trial: Trial) -> str:
-    """One trial in one line: number, score, the seeds' scores, parameters, or the error."""
+    """One trial in one line: number, score, the seeds' scores (* where stopped early), parameters, or the error."""
     score = "failed" if trial.score is None else f"{trial.score:.3f}"
-    mark = " (stopped early)" if trial.state == "stopped" else ""
-    scores = " ".join("–" if run.score is None else f"{run.score:.3f}" for run in trial.runs)
+    mark = " (stopped early)" if trial.state == STOPPED else ""
+    scores = " ".join(
+        "–" if run.score is None else f"{run.score:.3f}{'*' if run.state == STOPPED else ''}" for run in trial.runs
+    )
     seeds = f" [{scores}]" if len(trial.runs) > 1 else ""
     error = f"; {trial.error}" if trial.error else ""
     return f"trial {trial.number:3d}  {score}{mark}{seeds}  {params_text(trial.params)}{error}"

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from agents.runs import atomic_write
@@ -91,22 +91,22 @@ def convergence(study: Study) -> Figure:
         of_kind = [t for t in trials if t.score is not None and (t.state == STOPPED) == (label == "stopped early")]
         if not of_kind:
             continue
-        numbers = [trial.number + 1 for trial in of_kind]
+        numbers = [trial.number for trial in of_kind]
         for number, trial in zip(numbers, of_kind, strict=True):
             scores = [run.score for run in trial.runs if run.score is not None]
             axes.plot([number, number], [min(scores), max(scores)], color=colour, alpha=0.35, linewidth=2)
         axes.plot(numbers, [t.score or 0.0 for t in of_kind], marker, color=colour, markersize=6, label=label)
-    failed = [trial.number + 1 for trial in trials if trial.state == FAILED]
+    failed = [trial.number for trial in trials if trial.state == FAILED]
     if failed:
         transform = axes.get_xaxis_transform()
         axes.plot(failed, [0.02] * len(failed), "x", color=_ORANGE, transform=transform, label="failed", clip_on=False)
-    numbers = [trial.number + 1 for trial in trials]
+    numbers = [trial.number for trial in trials]
     axes.step(numbers, best_so_far(trials), where="post", color=_ORANGE, linewidth=2, label="best so far", zorder=1)
     if study.sampler == "gp" and study.n_initial < len(trials):
-        axes.axvline(study.n_initial + 0.5, color=_GREY, linewidth=1, linestyle="--")
+        axes.axvline(study.n_initial - 0.5, color=_GREY, linewidth=1, linestyle="--")
         axes.annotate(
             "random | Gaussian process",
-            (study.n_initial + 0.5, 1.0),
+            (study.n_initial - 0.5, 1.0),
             xycoords=("data", "axes fraction"),
             ha="center",
             va="bottom",
@@ -116,7 +116,7 @@ def convergence(study: Study) -> Figure:
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("score" if len(study.seeds) == 1 else f"score, mean and range of {len(study.seeds)} seeds")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -248,19 +248,27 @@ def _marks(dimension: Range | Choice) -> list[tuple[float, str]]:
     """Shares and texts of a few values on an axis."""
     if isinstance(dimension, Choice):
         return [(_share(dimension, option), _short(option)) for option in dimension.options]
-    middle = (dimension.low * dimension.high) ** 0.5 if dimension.log else (dimension.low + dimension.high) / 2
-    values = [dimension.low, dimension.rounded(middle), dimension.high]
-    return [(_share(dimension, value), f"{value:.3g}") for value in dict.fromkeys(values)]
+    return [(_share(dimension, value), f"{value:g}") for value in _three_values(dimension)]
+
+
+def _three_values(dimension: Range) -> list[float]:
+    """Bounds and a round value near the middle."""
+    low, high = dimension.low, dimension.high
+    middle = (low * high) ** 0.5 if dimension.log else (low + high) / 2
+    return list(dict.fromkeys([low, dimension.rounded(float(f"{middle:.2g}")), high]))
 
 
 def _ticks(axes: Axes, dimension: Range | Choice) -> None:
     if isinstance(dimension, Choice):
         axes.set_xticks(range(len(dimension.options)), [_short(option) for option in dimension.options])
-    elif dimension.log and dimension.high / dimension.low < 100:  # too narrow for decades
-        ticks = [dimension.low, dimension.rounded((dimension.low * dimension.high) ** 0.5), dimension.high]
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+        return
+    ticks = _three_values(dimension)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    labels = axes.get_xticklabels()
+    # Inwards, or they would touch those of the panel beside.
+    labels[0].set_horizontalalignment("left")
+    labels[-1].set_horizontalalignment("right")
 
 
 def _short(option: Any) -> str:

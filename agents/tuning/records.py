@@ -60,13 +60,13 @@ class Trial:
 
     @property
     def state(self) -> str:
-        """The worst state of its runs: failed, else stopped, else finished."""
+        """Failed if a run failed, finished if at least one run used its whole budget, else stopped."""
         states = {run.state for run in self.runs}
-        return next(state for state in (FAILED, STOPPED, FINISHED) if state in states)
+        return next(state for state in (FAILED, FINISHED, STOPPED) if state in states)
 
     @property
     def score(self) -> float | None:
-        """Mean score over the seeds; None if a run failed."""
+        """Mean score over the seeds; None if a run failed. A run that was stopped counts with its last score."""
         scores = [run.score for run in self.runs]
         return None if None in scores else float(np.mean([score for score in scores if score is not None]))
 

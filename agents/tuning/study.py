@@ -128,9 +128,9 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the highest score; the first of equals. Stopped trials count if there are no others.
+        """The trial with the highest score; the first of equals. Stopped trials count only if there are no others.
 
-        Their score comes from less than the whole budget, so it can't be compared with the others'.
+        Where some seeds of a trial were stopped, its score is a cautious one: scores mostly rise with training.
         """
         scored = [trial for trial in self.trials if trial.score is not None]
         whole = [trial for trial in scored if trial.state == FINISHED]
