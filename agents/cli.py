@@ -1,4 +1,4 @@
-"""The ``textgym`` command: list, play, train, tune, validate.
+"""The ``textgym`` command: list, play, train, tune, validate, report.
 
 Heavy modules are imported inside the commands, so that ``--help`` and ``list`` answer at once.
 """
@@ -267,6 +267,23 @@ def validate(
             raise CommandError(
                 f"--json must be a file that can be written, got {json_file}: {error.strerror}"
             ) from None
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN_OR_RESULTS...", help="Run folders, results of benchmarks, timings.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page, one file that opens without a network.")] = Path("report.html"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Write its figures as PNG and SVG into this folder too (needs matplotlib).")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to look into, for each run.")] = 36,
+) -> None:
+    """Write a page about training runs and benchmark results: curves, statistics, every token's values."""
+    from benchmarks.report import report as write  # the one import that points the other way
+
+    print(f"wrote {write(paths, out, figures, episodes)}")
 
 
 _arguments: list[str] = []

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agents.runs import write_json, write_text
+from agents.runs import CommandError, write_json, write_text
 from benchmarks import run as runner
 from benchmarks.attention import print_table
 from benchmarks.sweep import SWEEPS, Cell
@@ -119,6 +119,23 @@ def suite(
     print_suite(measured)
     if json_file is not None:
         write_json(json_file, as_plain(measured))
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of results, run folders, a file of timings.")],
+    out: Annotated[Path, typer.Option(help="The page, one file that opens without a network.")] = Path("report.html"),
+    figures: Annotated[Path | None, typer.Option(help="Folder for its figures as PNG and SVG.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to look into, for each run.")] = 36,
+) -> None:
+    """Write a page about results: curves, statistics, timings; the same as 'textgym report'."""
+    from benchmarks.report import report as write
+
+    try:
+        path = write(paths, out, figures, episodes)
+    except CommandError as error:
+        raise ValueError(error) from None
+    Console().print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command(hidden=True)

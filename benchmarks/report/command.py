@@ -1,0 +1,153 @@
+"""``textgym report``: sorts what it is given into results, timings and runs, and writes the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import textgym
+from agents.runs import CommandError, write_text
+from benchmarks.report import html, sections
+from benchmarks.report.charts import Chart
+from benchmarks.report.data import Comparison, split_ablation
+from benchmarks.report.run_data import Run, is_run, load_run
+from benchmarks.run import Result, read_result
+
+N_EPISODES = 36
+
+
+@dataclass
+class Sources:
+    """What the paths hold.
+
+    Attributes:
+        results: Result files of ``python -m benchmarks run``.
+        throughput: What ``python -m benchmarks throughput --json`` wrote; None where it is not among them.
+        runs: Run folders of ``textgym train``.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    throughput: dict[str, Any] | None = None
+    runs: list[Path] = field(default_factory=list)
+
+
+def report(
+    paths: Sequence[str | Path],
+    out: str | Path = "report.html",
+    figures_dir: str | Path | None = None,
+    n_episodes: int = N_EPISODES,
+) -> Path:
+    """Write a report.
+
+    Args:
+        paths: Run folders, folders of results (whatever is below them), result files, a file of timings.
+        out: The page.
+        figures_dir: Folder for the same figures as PNG and SVG, which needs matplotlib; None for none.
+        n_episodes: Fresh episodes for the token view of each run (≥ 1).
+
+    Returns:
+        The page's path.
+
+    Raises:
+        CommandError: If a path does not exist, or holds nothing to report on.
+    """
+    if n_episodes < 1:
+        raise CommandError(f"--episodes must be at least 1, got {n_episodes}")
+    sources = find_sources([Path(path) for path in paths])
+    runs = [load_run(folder, n_episodes) for folder in sources.runs]
+    content, charts = build(sources, runs)
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, content)
+    except OSError as error:
+        raise CommandError(f"--out must be a file that can be written, got {out}: {error.strerror}") from None
+    if figures_dir is not None:
+        from benchmarks.report.paper import save
+
+        save(charts, Path(figures_dir))
+    return Path(out)
+
+
+def find_sources(paths: Sequence[Path]) -> Sources:
+    """Sort paths into what they hold.
+
+    Raises:
+        CommandError: If a path does not exist, or holds nothing to report on.
+    """
+    sources = Sources()
+    for path in paths:
+        if not path.exists():
+            raise CommandError(f"RUN_OR_RESULTS must exist, got {path}")
+        if is_run(path):
+            sources.runs.append(path)
+            continue
+        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        inside = sorted(folder for folder in path.rglob("*") if is_run(folder)) if path.is_dir() else []
+        found = len(inside)
+        sources.runs += inside
+        for file in files:
+            if (result := read_result(file)) is not None:
+                sources.results.append(result)
+            elif (timings := _read_timings(file)) is not None:
+                sources.throughput = timings
+            else:
+                continue
+            found += 1
+        if not found:
+            raise CommandError(
+                "RUN_OR_RESULTS must be a run folder of 'textgym train', or hold results of 'python -m benchmarks', "
+                f"got {path}"
+            )
+    return sources
+
+
+def build(sources: Sources, runs: Sequence[Run] = ()) -> tuple[str, list[Chart]]:
+    """The page, and the charts in it."""
+    comparison_results, ablation_results = split_ablation(sources.results)
+    charts: list[Chart] = []
+    parts: list[tuple[str, str, str]] = []
+    tiles: list[tuple[str, str, str]] = []
+    if comparison_results:
+        comparison = Comparison(comparison_results)
+        tiles += sections.comparison_tiles(comparison)
+        for build_section in (sections.overview, sections.curves, sections.scores, sections.profile, sections.reaching):
+            section = build_section(comparison)
+            if section is not None:
+                parts.append(section.html)
+                charts += section.charts
+    optional = [
+        sections.ablation(ablation_results) if ablation_results else None,
+        sections.throughput(sources.throughput) if sources.throughput else None,
+        *(sections.run(run, number) for number, run in enumerate(runs, 1)),
+    ]
+    for section in optional:
+        if section is not None:
+            parts.append(section.html)
+            charts += section.charts
+    if not sources.results and len(runs) == 1:
+        tiles += sections.run_tiles(runs[0])
+    if comparison_results or ablation_results:
+        parts.append(sections.methods(sources.results))
+    title = f"{runs[0].title}: a training run" if runs and not sources.results else "TextGym: benchmark report"
+    lede = (
+        "Reinforcement learning of text generation, one token at a time. Hover over a figure, or focus it and use the "
+        "arrow keys, to read its values."
+    )
+    footer = html.paragraph(f"Made by textgym {textgym.__version__} with “textgym report”; the page loads nothing.")
+    return html.page(title, lede, parts, html.tiles(tiles) if tiles else "", footer), charts
+
+
+def _read_timings(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or not {"figures", "machine"} <= content.keys():
+        return None
+    wanted = {"name", "unit", "value", "other", "against", "ratio", "bar", "at_most", "met"}
+    rows = content["figures"]
+    whole = isinstance(rows, list) and all(isinstance(row, dict) and wanted <= row.keys() for row in rows)
+    return content if whole else None

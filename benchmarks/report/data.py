@@ -1,0 +1,201 @@
+"""From result files to the numbers of a report: groups, normalised scores, curves on a common axis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.report.charts import OURS, Style, styles
+from benchmarks.report.statistics import Estimate, Reached, aggregate_iqm, first_reached, probability_of_improvement
+from benchmarks.run import Result
+from benchmarks.sweep import SWEEPS, Cell
+from textgym import References, references
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "manipulation": ("Copy", "Reverse", "Sort", "Spelling"),
+    "long context": ("Recall", "Passkey"),
+    "generation": ("TextGen", "Keywords", "Summary"),
+    "structure": ("Brackets", "Json", "Sql"),
+    "understanding": ("Addition", "Arithmetic", "Classify", "Reasoning"),
+    "games": ("GuessNumber", "Hangman", "Wordle"),
+}
+"""Task group → first words of the names of its ids; what is nowhere here is ``"other"``."""
+THRESHOLDS = (0.5, 0.75, 0.9)
+"""Normalised scores whose time is measured."""
+_MOST_POINTS = 60
+
+
+def group_of(env_id: str) -> str:
+    """The task group of an id: ``"TextGen/Copy-Sparse-v0"`` belongs to ``"manipulation"``."""
+    name = env_id.removeprefix("textgym:").removeprefix("TextGen/").split("-")[0]
+    return next((group for group, names in GROUPS.items() if name in names), "other")
+
+
+def split_ablation(results: Iterable[Result]) -> tuple[list[Result], list[Result]]:
+    """Results of comparisons, and those of the sweep ``"defaults"``, which compares arguments, not agents."""
+    comparison: list[Result] = []
+    ablation: list[Result] = []
+    names = {cell.name for cell in SWEEPS["defaults"]}
+    for result in results:
+        (ablation if _cell_name(result) in names else comparison).append(result)
+    return comparison, ablation
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """Results of one task with its arguments.
+
+    Attributes:
+        name: Id and arguments.
+        group: Its task group.
+        references: Of the id; None where its arguments differ from the defaults, or none are known.
+        runs: Agent → results, ours first.
+    """
+
+    name: str
+    group: str
+    references: References | None
+    runs: dict[str, list[Result]]
+
+    @property
+    def unit(self) -> str:
+        """What the scores of :meth:`scores` and :meth:`curves` are."""
+        return "mean return" if self.references is None else "normalised score"
+
+    def normalise(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores between the random policy, 0, and the best, 1; as they are where there are no references."""
+        known = self.references
+        return scores if known is None else (scores - known.random) / (known.best - known.random)
+
+    def scores(self, agent: str) -> NDArray[np.float64]:
+        """Final scores ``(runs,)``."""
+        return self.normalise(np.array([run["score"] for run in self.runs[agent]], np.float64))
+
+    def curves(self, agent: str, column: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scores of all runs on a common axis, which ends where the shortest run does.
+
+        Args:
+            agent: The agent.
+            column: 0 for environment steps, 1 for seconds.
+
+        Returns:
+            The axis ``(N,)``, and scores ``(runs, N)``, linear between evaluations.
+        """
+        curves = [np.array(run["curve"], np.float64) for run in self.runs[agent]]
+        axis = np.linspace(0.0, min(curve[-1, column] for curve in curves), _MOST_POINTS)
+        same = all(np.array_equal(curve[:, column], curves[0][:, column]) for curve in curves)
+        if same and len(curves[0]) <= _MOST_POINTS:
+            axis = curves[0][:, column]  # the evaluations themselves
+        scores = np.stack([np.interp(axis, curve[:, column], curve[:, 2]) for curve in curves])
+        return axis, self.normalise(scores)
+
+    def reached(self, agent: str, threshold: float, column: int) -> list[Reached]:
+        """When each run first reached a normalised score; see :func:`benchmarks.report.statistics.first_reached`."""
+        known = self.references
+        raw = threshold if known is None else known.random + threshold * (known.best - known.random)
+        return [first_reached(run["curve"], raw, column) for run in self.runs[agent]]
+
+
+class Comparison:
+    """Agents × tasks × runs.
+
+    Args:
+        results: Results of :func:`benchmarks.run.run_cell`; agents with other arguments count as other agents.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: If there are none.
+    """
+
+    def __init__(self, results: Sequence[Result], seed: int = 0) -> None:
+        if not results:
+            raise ValueError("results must not be empty")
+        self.results, self.seed = list(results), seed
+        by_task: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+        for result in results:
+            by_task[_task_name(result)][variant(result)].append(result)
+        order = list(self.styles)
+        self.tasks: tuple[TaskResults, ...] = tuple(
+            sorted(
+                (
+                    _task(name, {agent: runs[agent] for agent in order if agent in runs})
+                    for name, runs in by_task.items()
+                ),
+                key=lambda task: [*GROUPS, "other"].index(task.group),
+            )
+        )
+
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """A style for each agent, ours first."""
+        return styles([variant(result) for result in self.results])
+
+    @property
+    def rated(self) -> tuple[TaskResults, ...]:
+        """Tasks whose scores can be normalised, and so be averaged over."""
+        return tuple(task for task in self.tasks if task.references is not None)
+
+    @property
+    def common(self) -> tuple[TaskResults, ...]:
+        """Rated tasks that every agent has results of: the only ones on which all can be compared at once."""
+        return tuple(task for task in self.rated if set(task.runs) == set(self.styles))
+
+    def random(self) -> np.random.Generator:
+        """A generator in its first state, so that every figure is the same in every report."""
+        return np.random.default_rng(self.seed)
+
+    def aggregate(self, agent: str, tasks: Iterable[TaskResults]) -> Estimate | None:
+        """IQM over the runs of an agent on those of the tasks that it has results of; None for none."""
+        strata = [task.scores(agent) for task in tasks if agent in task.runs]
+        return aggregate_iqm(strata, self.random()) if strata else None
+
+    def improvement(self, other: str) -> tuple[Estimate, int] | None:
+        """Probability that ours is better than another agent, and the number of tasks that both have results of."""
+        shared = [task for task in self.tasks if OURS in task.runs and other in task.runs]
+        if not shared:
+            return None
+        ours, theirs = ([task.scores(agent) for task in shared] for agent in (OURS, other))
+        return probability_of_improvement(ours, theirs, self.random()), len(shared)
+
+
+def variant(result: Result) -> str:
+    """The agent's name, with its arguments where it was given any."""
+    cell = result["cell"]
+    arguments = ", ".join(f"{name}={value}" for name, value in sorted(cell.get("agent_kwargs", {}).items()))
+    return f"{cell['agent']} ({arguments})" if arguments else cell["agent"]
+
+
+def _task(name: str, runs: dict[str, list[Result]]) -> TaskResults:
+    cell = next(iter(runs.values()))[0]["cell"]
+    known = None if cell["env_kwargs"] else references(cell["task"])
+    return TaskResults(name, group_of(cell["task"]), known, runs)
+
+
+def _task_name(result: Result) -> str:
+    cell = result["cell"]
+    arguments = ", ".join(f"{name}={value}" for name, value in sorted(cell["env_kwargs"].items()))
+    return cell["task"] + (f" ({arguments})" if arguments else "")
+
+
+def _cell_name(result: Result) -> str:
+    try:
+        return Cell(**result["cell"]).name
+    except TypeError:  # a field that this version does not know
+        return ""
+
+
+def machine_lines(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Machines and versions of results, each once."""
+    lines = []
+    for result in results:
+        machine = result.get("machine", {})
+        versions = ", ".join(f"{name} {value}" for name, value in result.get("versions", {}).items())
+        threads = machine.get("threads", "?")
+        lines.append(f"{machine.get('platform', 'unknown machine')}, {threads} thread(s): {versions}".rstrip(": "))
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,226 @@
+"""The charts and tables of a comparison, an ablation and the timings: what is shown, not how it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report.charts import OURS, DotChart, Line, LineChart, Row, Style, Table, number
+from benchmarks.report.data import GROUPS, THRESHOLDS, Comparison, TaskResults
+from benchmarks.report.statistics import Estimate, curve_iqm, median_time, performance_profile
+from benchmarks.run import Result
+from benchmarks.sensitivity import BASE_NAME, effects
+
+AXES = ((1, "seconds", "seconds of training, one thread"), (0, "steps", "environment steps"))
+"""Column of a learning curve, its short name, and the axis's title."""
+_UNIT_RANGE = (0.0, 1.0)
+_OURS_STYLE = Style("ours", 0)
+
+
+def file_key(*parts: str) -> str:
+    """A file name, and an id in the page, from names."""
+    text = "-".join(parts).lower()
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text).strip("-")
+
+
+def learning_curve(comparison: Comparison, task: TaskResults, column: int) -> LineChart:
+    """Score of every agent on one task, against steps (0) or seconds (1): IQM over runs, with intervals."""
+    short, label = next((short, label) for number_, short, label in AXES if number_ == column)
+    lines = []
+    for agent in task.runs:
+        axis, scores = task.curves(agent, column)
+        lines.append(Line(comparison.styles[agent], axis, *curve_iqm(scores, comparison.random())))
+    guides: list[tuple[float, str]] = []
+    if task.references is not None:
+        guides = [(1.0, "best known"), (task.references.normalise(task.references.blind), "best without the prompt")]
+    return LineChart(
+        file_key("curve", task.name, short),
+        task.name,
+        label,
+        task.unit,
+        tuple(lines),
+        "symlog" if column == 0 else "linear",
+        tuple(guides),
+    )
+
+
+def aggregate_chart(comparison: Comparison, tasks: Sequence[TaskResults], key: str, title: str) -> DotChart | None:
+    """IQM of the final normalised scores over ``tasks``, one row an agent; None where there is nothing to show."""
+    rows = []
+    for agent, style in comparison.styles.items():
+        estimate = comparison.aggregate(agent, tasks)
+        if estimate is not None:
+            of = sum(len(task.runs[agent]) for task in tasks if agent in task.runs)
+            rows.append(Row(style.label, f"{_estimate(estimate)}, {of} runs", style, *estimate))
+    return DotChart(key, title, "normalised score, IQM", tuple(rows), x_range=_UNIT_RANGE) if rows else None
+
+
+def group_charts(comparison: Comparison) -> list[DotChart]:
+    """The same for each task group."""
+    charts = []
+    for group in (*GROUPS, "other"):
+        tasks = [task for task in comparison.rated if task.group == group]
+        names = ", ".join(task.name.removeprefix("TextGen/") for task in tasks)
+        chart = aggregate_chart(comparison, tasks, file_key("group", group), f"{group.capitalize()}: {names}")
+        if chart is not None:
+            charts.append(chart)
+    return charts
+
+
+def improvement_chart(comparison: Comparison) -> DotChart | None:
+    """Probability that ours is better than each other agent; None without ours or without another."""
+    rows = []
+    for agent, style in comparison.styles.items():
+        found = None if agent == OURS else comparison.improvement(agent)
+        if found is not None:
+            estimate, n_tasks = found
+            tasks = f"{n_tasks} task{'s' if n_tasks > 1 else ''}"
+            rows.append(Row(f"ours > {style.label}", f"{_estimate(estimate)}, {tasks}", style, *estimate))
+    if not rows:
+        return None
+    title = "How likely is a run of ours to beat a run of another agent?"
+    return DotChart(
+        "improvement", title, "probability of improvement", tuple(rows), guide=(0.5, "even"), x_range=_UNIT_RANGE
+    )
+
+
+def profile_chart(comparison: Comparison) -> LineChart | None:
+    """Performance profile over the tasks that all agents have results of; None where there are none."""
+    if not comparison.common:
+        return None
+    strata = {agent: [task.scores(agent) for task in comparison.common] for agent in comparison.styles}
+    lowest = min(0.0, *(float(scores.min()) for group in strata.values() for scores in group))
+    thresholds = np.linspace(max(lowest, -0.5), 1.05, 63)
+    lines = tuple(
+        Line(style, thresholds, *performance_profile(strata[agent], thresholds, comparison.random()))
+        for agent, style in comparison.styles.items()
+    )
+    title = "Performance profile: how many runs reach which score?"
+    return LineChart("profile", title, "normalised score τ", "share of runs ≥ τ", lines)
+
+
+def threshold_chart(comparison: Comparison, task: TaskResults, threshold: float, column: int) -> DotChart:
+    """When each run of a task reached a score; runs that never did are shown for as long as they were watched."""
+    _, short, label = next(axis for axis in AXES if axis[0] == column)
+    rows = []
+    floor = 1.0 if column == 0 else 0.1  # a logarithmic axis has no 0
+    for agent in task.runs:
+        reached = task.reached(agent, threshold, column)
+        solved = sum(run.solved for run in reached)
+        median = median_time(reached)
+        longest = number(max(run.at for run in reached))
+        text = f"not within {longest}" if median is None else f"median {number(median)}"
+        marks = tuple((max(run.at, floor), run.solved) for run in reached)
+        rows.append(
+            Row(
+                comparison.styles[agent].label,
+                f"{text}, {solved} of {len(reached)} runs",
+                comparison.styles[agent],
+                None if median is None else max(median, floor),
+                marks=marks,
+            )
+        )
+    title = f"{task.name}: {label.split(',')[0]} to {threshold:g}"
+    return DotChart(file_key("reach", task.name, f"{threshold:g}", short), title, label, tuple(rows), "log")
+
+
+def threshold_charts(comparison: Comparison) -> dict[tuple[float, int], list[DotChart]]:
+    """Threshold and column → a chart for each rated task."""
+    return {
+        (threshold, column): [threshold_chart(comparison, task, threshold, column) for task in comparison.rated]
+        for threshold in THRESHOLDS
+        for column, _, _ in AXES
+    }
+
+
+def score_table(comparison: Comparison) -> Table:
+    """Final scores of every agent on every task, and what they cost."""
+    rows = []
+    for task in comparison.tasks:
+        for agent, runs in task.runs.items():
+            raw = np.array([run["score"] for run in runs])
+            estimate = comparison.aggregate(agent, [task])
+            rows.append(
+                (
+                    task.name,
+                    comparison.styles[agent].label,
+                    str(len(runs)),
+                    f"{raw.mean():.3f} ({raw.min():.3f}–{raw.max():.3f})",
+                    "–" if task.references is None or estimate is None else _estimate(estimate),
+                    f"{np.median([run['env_steps'] for run in runs]):,.0f}",
+                    f"{np.median([run['seconds'] for run in runs]):,.0f}",
+                )
+            )
+    header = ("task", "agent", "runs", "return: mean (range)", "normalised: IQM (95 %)", "steps", "seconds")
+    return Table(header, tuple(rows), frozenset({2, 3, 4, 5, 6}))
+
+
+def ablation_chart(results: Sequence[Result]) -> DotChart:
+    """What one changed argument does to the area under the learning curve, the best change first.
+
+    Args:
+        results: Results of the sweep ``"defaults"``.
+
+    Raises:
+        ValueError: If its base is not among them.
+    """
+    found = [effect for effect in effects(results) if effect.name != BASE_NAME]
+    rows = []
+    for effect in sorted(found, key=lambda effect: -effect.difference):
+        error = 1.96 * effect.error
+        clear = abs(effect.difference) > error > 0
+        low, high = (effect.difference - error, effect.difference + error) if error else (None, None)
+        text = f"{effect.difference:+.3f}" + (f" ± {error:.3f}" if error else "") + f", {effect.pairs} pairs"
+        style = Style("", (2 if effect.difference > 0 else 0) if clear else 7)
+        rows.append(Row(effect.name, text, style, effect.difference, low, high))
+    title = "What one change to the base does"
+    label = "difference in mean return over the run, with 1.96 standard errors"
+    return DotChart("ablation", title, label, tuple(rows), guide=(0.0, "base"))
+
+
+def throughput_chart(measured: dict[str, Any]) -> DotChart | None:
+    """How many times as good each timed figure is as its alternative; None where nothing is compared."""
+    rows = []
+    for name, figure in _named(measured["figures"]):
+        if figure["ratio"] is not None and not figure["at_most"]:
+            goal = f", bar {number(figure['bar'])}×" if figure["bar"] is not None else ""
+            label = f"{name}: {number(figure['value'])} against {number(figure['other'])} {figure['unit']}"
+            text = f"{number(figure['ratio'])}× {figure['against']}{goal}"
+            rows.append(Row(label, text, _OURS_STYLE, figure["ratio"]))
+    if not rows:
+        return None
+    title = "How many times as fast, or as small, as the alternative"
+    return DotChart("throughput", title, "ratio, logarithmic", tuple(rows), "log", (1.0, "equal"), bars=True)
+
+
+def throughput_table(measured: dict[str, Any]) -> Table:
+    """Every figure that was timed."""
+    rows = []
+    for name, figure in _named(measured["figures"]):
+        other = "–" if figure["other"] is None else f"{number(figure['other'])} ({figure['against']})"
+        ratio = "–" if figure["ratio"] is None else f"{number(figure['ratio'])}×"
+        sign = "≤" if figure["at_most"] else "≥"
+        bar = "–" if figure["bar"] is None else f"{sign} {number(figure['bar'])}"
+        met = {None: "–", True: "met", False: "missed"}[figure["met"]]
+        rows.append((name, f"{number(figure['value'])} {figure['unit']}".strip(), other, ratio, bar, met))
+    return Table(("what", "ours", "beside it", "ratio", "bar", ""), tuple(rows), frozenset({1, 2, 3, 4}))
+
+
+def _named(figures: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Figures with names that stand alone: "the same" takes the place of the name before it."""
+    named: list[tuple[str, dict[str, Any]]] = []
+    last = ""
+    for figure in figures:
+        name = figure["name"]
+        if name.startswith("the same"):
+            name = last + name.removeprefix("the same")
+        else:
+            last = name
+        named.append((name, figure))
+    return named
+
+
+def _estimate(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
