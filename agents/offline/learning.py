@@ -1,0 +1,287 @@
+"""Learning from text: the network of a DoubleDQN, its replay, its optimizer, and no environment."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import polyak_update
+from torch import nn
+
+from agents.double_dqn import DoubleDQN
+from agents.double_dqn.policies import SequencePolicy
+from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
+from agents.offline.losses import DEFAULT_CONSERVATISM, OBJECTIVES, OfflineObjective, offline_loss
+from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
+from textgym.tasks.base import Task, check_at_least
+
+_RECENT = 100
+_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class OfflineProgress:
+    """What a callback is told after each update.
+
+    Attributes:
+        update: Updates so far (≥ 1).
+        updates: Updates in all.
+        loss: Loss of this update.
+        error: Mean absolute temporal-difference error of its actions, or their mean cross-entropy for ``"bc"``.
+        q_mean: Mean value of the actions in it.
+    """
+
+    update: int
+    updates: int
+    loss: float
+    error: float
+    q_mean: float
+
+
+@dataclass(frozen=True)
+class OfflineResult:
+    """What was learned from.
+
+    Attributes:
+        episodes: Number of texts, or pieces of texts.
+        actions: Number of tokens learned from.
+        updates: Updates made.
+        first_loss: Mean loss of the first hundredth of the updates.
+        loss: Mean loss of the last hundredth.
+    """
+
+    episodes: int
+    actions: int
+    updates: int
+    first_loss: float
+    loss: float
+
+
+def learn_from_text(
+    model: DoubleDQN,
+    data: Any,
+    *,
+    objective: str = "ilql",
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | Schedule | None = None,
+    reward: RewardSource = None,
+    prompt_tokens: int = 1,
+    window: int | None = None,
+    conservatism: float | None = None,
+    expectile: float = 0.8,
+    sharpness: float = 2.0,
+    other_reward: float | None = None,
+    prioritized: bool = False,
+    callback: Callable[[OfflineProgress], bool | None] | None = None,
+) -> OfflineResult:
+    """Learn Q-values from texts, without a step in any environment.
+
+    ``learn_from_text(model, rows)`` and ``model.learn(steps)`` is all that pretraining takes: the texts go into the
+    model's own replay and stay there when it goes on online, until newer episodes push them out. Everything that replay
+    holds is learned from, so an agent may look at texts in between, too. To make use from the first step on of what was
+    learned, build the model with ``learning_starts=0`` and a small ``exploration_initial_eps``.
+
+    The objectives, of which all but the last learn the value of going on in the best way:
+
+    * ``"td"``: the temporal-difference loss of online learning. A target asks for the best action, in the data or not,
+      so it takes data that show what bad actions earn.
+    * ``"cql"``: beside it, the cross-entropy of the data's actions, which keeps the values of all others down
+      (arXiv:2006.04779).
+    * ``"ilql"``: implicit Q-learning of tokens (arXiv:2206.11871). A state's value is an expectile of the values of
+      the data's actions, a target is reward plus the next state's value, so no other action is ever rated; and the
+      cross-entropy as in ``"cql"``. The paper acts by the logits of a second, cloned network plus β(Q − V). Here the
+      cross-entropy's actions are weighted by exp(β A/σ) instead (advantage-weighted regression, arXiv:1910.00177, as in
+      arXiv:2110.06169), so that Q itself ranks the actions by behaviour *and* advantage, and acting needs one network
+      and no new code.
+    * ``"mc"``: Q is the return that the text went on to earn: of the data's policy, not the best one.
+    * ``"bc"``: behaviour cloning, the baseline. What it leaves are logits, not values: the order of the actions is
+      right for ``predict``, but their scale is not that of returns. It warns, as ``learn`` would take them for values.
+
+    Discount, n-step targets, Double-Q, lower bound, target network and the norm of gradients are the model's own.
+    The model's seed decides everything random: the same model, data and arguments give the same weights.
+
+    Args:
+        model: With a policy for sequences.
+        data: See :func:`agents.offline.rows.read_rows`; or episodes, from :func:`text_to_episodes`.
+        objective: See above.
+        steps: Updates (≥ 0); not together with ``epochs``.
+        epochs: Texts learned from, in multiples of all texts. 10 where ``steps`` is not given either.
+        batch_size: Texts in an update; None for the model's.
+        learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0); None for the model's, at
+            its start.
+        reward: Who pays, see :func:`text_to_episodes`.
+        prompt_tokens: See :func:`text_to_episodes`.
+        window: See :func:`text_to_episodes`.
+        conservatism: Weight of the cross-entropy (≥ 0); None for 0.1 with ``"cql"`` and ``"ilql"``, and 0 with
+            ``"td"`` and ``"mc"``.
+        expectile: Of ``"ilql"``, in (0, 1): how near a state's value is to that of the best action in the data.
+        sharpness: β of ``"ilql"`` (≥ 0), in standard deviations of the advantage.
+        other_reward: What every other token than the text's earns, and ends the text with. 0 together with rewards of
+            1 a token makes prediction of the next token a task of its own; None says nothing of other tokens.
+        prioritized: Whether texts with large errors are learned from more often. Errors of noisy data are often noise.
+        callback: Called after each update; False ends the learning.
+
+    Returns:
+        What was learned from, and the losses.
+
+    Raises:
+        ValueError: If an argument is out of range, the model has no episode replay, or it is too small for the data.
+
+    Example:
+        >>> from agents import DoubleDQN, make_vec_env
+        >>> from textgym import demonstrations
+        >>> env = make_vec_env("TextGen/Reverse-v0", n_envs=8, seed=0, env_kwargs={"length": 2})
+        >>> model = DoubleDQN("PerformerPolicy", env, seed=0, learning_starts=0)
+        >>> result = learn_from_text(model, demonstrations("TextGen/Reverse-v0", n=64, length=2), steps=10)
+        >>> (result.episodes, result.actions)
+        (64, 192)
+        >>> model = model.learn(100)
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    policy, replay = model.policy, model.replay_buffer
+    if not isinstance(policy, SequencePolicy) or not isinstance(replay, EpisodeReplayBuffer):
+        raise ValueError(f"model must have a policy for sequences, such as PerformerPolicy, got {model.policy_name}")
+    conservatism = DEFAULT_CONSERVATISM[objective] if conservatism is None else conservatism
+    _check_ranges(steps, epochs, conservatism, expectile, sharpness)
+    if objective == "bc" and other_reward is not None:
+        raise ValueError(f"other_reward must be None for objective 'bc', which knows no rewards, got {other_reward}")
+    batch_size = check_at_least("batch_size", model.batch_size if batch_size is None else batch_size, 1)
+
+    if isinstance(data, TextEpisodes):
+        episodes = data
+    else:
+        episodes = text_to_episodes(data, task_of(model), reward=reward, prompt_tokens=prompt_tokens, window=window)
+    n_actions = int(episodes.n_actions.sum())
+    if n_actions > model.buffer_size:
+        raise ValueError(
+            f"data must fit into replay: buffer_size of the model must be at least {n_actions}, got {model.buffer_size}"
+        )
+    episodes.store(replay)
+
+    what = OfflineObjective(
+        objective,
+        model.gamma,
+        model.n_steps,
+        model.double_q,
+        model.lower_bound,
+        conservatism,
+        expectile,
+        sharpness,
+        other_reward,
+    )
+    updates = (
+        math.ceil((_EPOCHS if epochs is None else epochs) * len(episodes) / batch_size) if steps is None else steps
+    )
+    schedule = model.lr_schedule(1.0) if learning_rate is None else learning_rate
+    losses = _optimize(model, policy, replay, what, updates, batch_size, schedule, prioritized, callback)
+    if objective == "bc" and losses:
+        warnings.warn(
+            "objective 'bc' leaves logits in the place of Q-values: predict() is fine, but learn() would take them for "
+            "returns (objectives td, cql, ilql and mc leave values)",
+            stacklevel=2,
+        )
+    share = max(1, len(losses) // _RECENT)
+    first, last = losses[:share], losses[-share:]
+    mean = [sum(part) / len(part) if part else math.nan for part in (first, last)]
+    return OfflineResult(len(episodes), n_actions, len(losses), *mean)
+
+
+def task_of(model: DoubleDQN) -> Task:
+    """The task of a model's environment, whose tokens the model speaks.
+
+    Raises:
+        ValueError: If the model has no environment, or one without a task.
+    """
+    env = model.env
+    if env is None or not env.has_attr("task"):
+        raise ValueError(
+            f"model must have an environment of TextGym, whose tokens the texts are to be encoded in, got {env}"
+        )
+    task = env.get_attr("task")[0]
+    assert isinstance(task, Task)
+    return task
+
+
+def _optimize(
+    model: DoubleDQN,
+    policy: SequencePolicy,
+    replay: EpisodeReplayBuffer,
+    objective: OfflineObjective,
+    updates: int,
+    batch_size: int,
+    learning_rate: float | Schedule,
+    prioritized: bool,
+    callback: Callable[[OfflineProgress], bool | None] | None,
+) -> list[float]:
+    """Make the updates; the loss of each."""
+    q_net, target_net, optimizer = policy.q_net, policy.q_net_target, policy.optimizer
+    parameters = list(q_net.parameters())
+    optimizers = [optimizer]
+    value_head = None
+    if objective.name == "ilql":
+        # The usual initialisation would draw from the global generator.
+        value_head = nn.utils.skip_init(nn.Linear, q_net.features_dim, 1, device=model.device)
+        nn.init.zeros_(value_head.weight)
+        nn.init.zeros_(value_head.bias)
+        optimizers.append(torch.optim.Adam(value_head.parameters()))
+        parameters += value_head.parameters()
+    online, frozen = list(q_net.parameters()), list(target_net.parameters())
+    losses: list[float] = []
+    was_prioritized = replay.prioritized
+    replay.prioritized = prioritized and was_prioritized
+    policy.set_training_mode(True)
+    try:
+        for number in range(updates):
+            remaining = 1.0 - number / updates
+            rate = learning_rate(remaining) if callable(learning_rate) else learning_rate
+            for each in optimizers:
+                for group in each.param_groups:
+                    group["lr"] = rate
+            batch = replay.sample(batch_size, env=model.get_vec_normalize_env(), beta=model.priority_beta)
+            loss, errors, q_t = offline_loss(q_net, target_net, value_head, batch, objective)
+            for each in optimizers:
+                each.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, model.max_grad_norm)
+            for each in optimizers:
+                each.step()
+            polyak_update(online, frozen, model.tau)
+            if replay.prioritized:
+                replay.update_priorities(batch.indices, sequence_priorities(errors, batch.valid))
+            losses.append(loss.item())
+            if callback is not None:
+                n_valid = batch.valid.sum()
+                error, q_mean = (
+                    (values * batch.valid).sum().item() / n_valid.item() for values in (errors.abs(), q_t.detach())
+                )
+                if callback(OfflineProgress(number + 1, updates, losses[-1], error, q_mean)) is False:
+                    break
+    finally:
+        replay.prioritized = was_prioritized
+        policy.set_training_mode(False)
+    return losses
+
+
+def _check_ranges(
+    steps: int | None, epochs: float | None, conservatism: float, expectile: float, sharpness: float
+) -> None:
+    if steps is not None and epochs is not None:
+        raise ValueError(f"steps={steps} and epochs={epochs} exclude one another: leave one of them out")
+    if steps is not None:
+        check_at_least("steps", steps, 0)
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ValueError(f"epochs must be greater than 0, got {epochs}")
+    if not 0 <= conservatism < math.inf:
+        raise ValueError(f"conservatism must be at least 0, got {conservatism}")
+    if not 0 < expectile < 1:
+        raise ValueError(f"expectile must lie between 0 and 1, got {expectile}")
+    if not 0 <= sharpness < math.inf:
+        raise ValueError(f"sharpness must be at least 0, got {sharpness}")

@@ -1,0 +1,161 @@
+"""What a logged text teaches: pure loss functions of whole episodes, all of them batched and masked.
+
+Shapes and names are those of :mod:`agents.targets`: a row per episode and a column per action, ``(B, T)``; rows of
+Q-values have a last axis of V actions. ``valid`` marks the actions that exist; what stands elsewhere does not count,
+even if it is NaN. Every loss is averaged over the valid actions, not over weights, so that small weights make small
+steps, and is 0 where nothing is valid.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cross_entropy_loss(
+    q_t: Tensor, actions: Tensor, valid: Tensor, action_masks: Tensor | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``logsumexp Q(s, ·) − Q(s, a)`` of the actions in the data.
+
+    With Q-values read as logits this is the cross-entropy of behaviour cloning; beside a temporal-difference loss it
+    is the regulariser of CQL(H) (arXiv:2006.04779), which pushes down what the data does not show and pushes up what
+    it does.
+
+    Args:
+        q_t: Values of all actions, shape ``(B, T, V)``; the only argument that gets a gradient.
+        actions: The data's actions, int64, shape ``(B, T)``.
+        valid: Which of them exist, bool, shape ``(B, T)``.
+        action_masks: Legal actions, bool, shape ``(B, T, V)``; all of them if None. The data's own always count.
+        weights: Weights, shape ``(B,)`` or ``(B, T)``; 1 if None.
+
+    Returns:
+        The loss, a scalar, and the cross-entropies before weighting, shape ``(B, T)``, 0 where not valid and without a
+        gradient.
+
+    Raises:
+        ValueError: If the shapes don't agree.
+    """
+    _check_rows(q_t, actions=actions, valid=valid)
+    scores = torch.where(valid.unsqueeze(-1), q_t, 0.0)
+    chosen = scores.gather(-1, actions.unsqueeze(-1))  # (B, T, 1)
+    if action_masks is not None:
+        _check_shape(q_t.shape, action_masks=action_masks)
+        legal = action_masks.scatter(-1, actions.unsqueeze(-1), True)
+        scores = scores.masked_fill(~legal, -torch.inf)
+    losses = torch.where(valid, scores.logsumexp(dim=-1) - chosen.squeeze(-1), 0.0)
+    return _mean(losses, valid, weights), losses.detach()
+
+
+def expectile_loss(
+    v_t: Tensor, target: Tensor, valid: Tensor, expectile: float, weights: Tensor | None = None
+) -> Tensor:
+    """Asymmetric squared error ``½ |τ − 1[target < v]| (target − v)²`` (arXiv:2110.06169, arXiv:2206.11871).
+
+    Its minimum is the expectile τ of the targets: their mean at ½, and towards 1 their maximum, so that V becomes the
+    value of the best actions *in the data*, and no action outside it is ever asked for its value.
+
+    Args:
+        v_t: State values, shape ``(B, T)``; the only argument that gets a gradient.
+        target: Values of the data's actions, shape ``(B, T)``.
+        valid: Which of them exist, bool, shape ``(B, T)``.
+        expectile: τ, in (0, 1).
+        weights: Weights, shape ``(B,)`` or ``(B, T)``; 1 if None.
+
+    Raises:
+        ValueError: If the shapes don't agree, or the expectile is out of range.
+    """
+    if not 0 < expectile < 1:
+        raise ValueError(f"expectile must lie between 0 and 1, got {expectile}")
+    _check_shape(v_t.shape, target=target, valid=valid)
+    error = torch.where(valid, target.detach(), 0.0) - torch.where(valid, v_t, 0.0)
+    asymmetry = torch.where(error.detach() < 0, 1 - expectile, expectile)
+    return _mean(0.5 * asymmetry * error**2, valid, weights)
+
+
+def other_actions_loss(
+    q_t: Tensor,
+    actions: Tensor,
+    valid: Tensor,
+    value: float,
+    action_masks: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Half the squared error of all legal actions but the data's, summed over the actions, against one known value.
+
+    It is the other half of what a corpus says where any other token would have been wrong: the token that stands there
+    has its target, and each of the rest earns ``value`` and ends the text. With a discount of 0 and rewards of 1,
+    Q(s, a) then is the probability that the corpus goes on with ``a`` (the quadratic score is a proper one).
+
+    Args:
+        q_t: Values of all actions, shape ``(B, T, V)``; the only argument that gets a gradient.
+        actions: The data's actions, int64, shape ``(B, T)``.
+        valid: Which of them exist, bool, shape ``(B, T)``.
+        value: What the other actions are worth.
+        action_masks: Legal actions, bool, shape ``(B, T, V)``; all of them if None.
+        weights: Weights, shape ``(B,)`` or ``(B, T)``; 1 if None.
+
+    Raises:
+        ValueError: If the shapes don't agree.
+    """
+    _check_rows(q_t, actions=actions, valid=valid)
+    counts = valid.unsqueeze(-1)
+    if action_masks is not None:
+        _check_shape(q_t.shape, action_masks=action_masks)
+        counts = counts & action_masks
+    counts = counts.expand(q_t.shape).scatter(-1, actions.unsqueeze(-1), False)
+    errors = torch.where(counts, q_t - value, 0.0)
+    return _mean(0.5 * (errors**2).sum(dim=-1), valid, weights)
+
+
+def advantage_weights(advantage: Tensor, valid: Tensor, sharpness: float, ceiling: float = 20.0) -> Tensor:
+    """How much of each action to imitate: ``exp(sharpness · A / σ)``, at most ``ceiling`` (arXiv:1910.00177).
+
+    σ is the root mean square of the batch's advantages, so that the weights do not depend on the unit of the rewards,
+    and they are divided by their mean, so that the pace of learning does not depend on the sharpness.
+
+    Args:
+        advantage: Q(s, a) − V(s) of the data's actions, shape ``(B, T)``.
+        valid: Which of them exist, bool, shape ``(B, T)``.
+        sharpness: 0 imitates everything alike; larger values imitate what turned out well (≥ 0).
+        ceiling: Highest weight before the division by the mean (> 0).
+
+    Returns:
+        Weights with a mean of 1, shape ``(B, T)``, without a gradient, 0 where not valid.
+
+    Raises:
+        ValueError: If the shapes don't agree, or ``sharpness`` or ``ceiling`` is out of range.
+    """
+    if not sharpness >= 0:
+        raise ValueError(f"sharpness must be at least 0, got {sharpness}")
+    if not ceiling > 0:
+        raise ValueError(f"ceiling must be greater than 0, got {ceiling}")
+    _check_shape(advantage.shape, valid=valid)
+    values = torch.where(valid, advantage.detach(), 0.0)
+    scale = ((values**2).sum() / valid.sum().clamp(min=1)).sqrt().clamp(min=1e-6)
+    weights = torch.where(valid, (sharpness * values / scale).exp().clamp(max=ceiling), 0.0)
+    return weights * (valid.sum() / weights.sum().clamp(min=1e-6))
+
+
+def _mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is not None:
+        if weights.shape == losses.shape[:1]:
+            weights = weights.unsqueeze(1)
+        elif weights.shape != losses.shape:
+            raise ValueError(
+                f"weights must have shape {(losses.shape[0],)} or {tuple(losses.shape)}, got {tuple(weights.shape)}"
+            )
+        losses = losses * weights.detach()
+    # Zeroed above where not valid; a weight of NaN there must not come back in.
+    return torch.where(valid, losses, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def _check_rows(q_t: Tensor, **tensors: Tensor) -> None:
+    if q_t.ndim != 3:
+        raise ValueError(f"q_t must have shape (B, T, V), got {tuple(q_t.shape)}")
+    _check_shape(q_t.shape[:2], **tensors)
+
+
+def _check_shape(shape: torch.Size, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
