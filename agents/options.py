@@ -74,11 +74,13 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
 
 
 def agent_defaults() -> dict[str, Any]:
-    """Arguments of :class:`agents.DoubleDQN` that ``--set`` takes, with their defaults."""
+    """Arguments of :class:`agents.DoubleDQN` that ``--set`` takes, with their defaults on token sequences."""
     from agents.double_dqn import DoubleDQN
+    from agents.double_dqn.defaults import DEFAULTS
 
     parameters = inspect.signature(DoubleDQN.__init__).parameters
-    return {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTABLE}
+    declared = {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTABLE}
+    return declared | {name: default.sequences for name, default in DEFAULTS.items()}
 
 
 def checked_agent_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def _policy_arguments() -> set[str]:
 
     # Those of the encoder that the observation space does not decide, and the policy's own that YAML can write.
     encoder = set(inspect.signature(Performer).parameters) - {"vocab_size", "context_length", "pad_id"}
-    return encoder | {"optimizer_kwargs"}
+    return encoder | {"n_ensemble", "optimizer_kwargs"}
 
 
 def constructor_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _count_valid_steps(model: DoubleDQN) -> Callable[[], int]:
         drawn[0] += int(batch.valid.sum())
         return batch
 
-    model.replay_buffer.sample = counting  # type: ignore[method-assign]
+    model.replay_buffer.sample = counting
 
     def take() -> int:
         steps, drawn[0] = drawn[0], 0
