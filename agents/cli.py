@@ -143,12 +143,44 @@ def train(
     threads: Annotated[int | None, typer.Option(help="Torch threads.", show_default="1")] = None,
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the run folder alone.")] = False,
+    from_text: Annotated[Path | None, typer.Option(help="Learn from a text file; there is no ID then.")] = None,
+    level: Annotated[str, typer.Option(help="Tokens of --from-text: char or word.")] = "char",
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Tokens of --from-text at most.", show_default="256 or 2000")
+    ] = None,
+    window: Annotated[int, typer.Option(help="Tokens of an episode of --from-text.")] = 64,
+    from_demonstrations: Annotated[
+        int | None, typer.Option(min=1, help="First learn from so many demonstrations; then --steps, if given.")
+    ] = None,
+    noise: Annotated[float, typer.Option(help="Share of the demonstrated tokens that are wrong.")] = 0.0,
+    objective: Annotated[
+        str | None, typer.Option(help="td, cql, ilql, mc or bc.", show_default="td on texts, else ilql")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes through texts or demonstrations.")] = None,
 ) -> None:
-    """Train DoubleDQN on an environment and leave a run folder."""
+    """Train DoubleDQN on an environment, on texts or on both, and leave a run folder."""
     if env_id is not None:  # before torch is imported: a typing error should be answered at once
         env_id = checked_env_id(env_id)
     agent = parse_assignments("--set", set_ or [])
     env_args = parse_assignments("--env-arg", env_arg or [])
+    command = shlex.join(["textgym", *_arguments])
+    console = None if quiet else Console()
+    offline = None
+    if from_text is not None or from_demonstrations is not None:
+        from agents.offline.command import OfflineSettings, learn_corpus, pretrain
+
+        offline = OfflineSettings(
+            from_text, level, vocabulary, window, from_demonstrations, noise, objective, epochs, minutes
+        )
+        if from_text is not None:
+            if env_id is not None or steps is not None:
+                raise CommandError("--from-text takes no ID and no --steps: a text is no environment to go on in")
+            options = {"seed": seed, "threads": threads, "device": device}
+            given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+            folder = learn_corpus(offline, agent, run_dir, console=console, command=command, **given)
+            if quiet:
+                print(folder)
+            return
     from agents.train import resolve_settings
     from agents.train import train as run
 
@@ -164,8 +196,10 @@ def train(
         threads=threads,
         device=device,
     )
-    command = shlex.join(["textgym", *_arguments])
-    result = run(settings, run_dir, console=None if quiet else Console(), command=command)
+    if offline is not None:
+        result = pretrain(settings, offline, steps is not None, run_dir, console=console, command=command)
+    else:
+        result = run(settings, run_dir, console=console, command=command)
     if quiet:
         print(result.folder)
     if result.interrupted:
@@ -243,11 +277,19 @@ def validate(
         Path | None, typer.Option("--json", metavar="FILE", help="Write scores and all episodes there.")
     ] = None,
     device: Device = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Instead, see how well the model foretells this file: a text a line.")
+    ] = None,
 ) -> None:
     """Evaluate a model greedily on fresh seeds: mean, IQM, 95 % intervals, normalised score, texts."""
     if env is not None:
         env = checked_env_id(env)
     env_args = parse_assignments("--env-arg", env_arg) if env_arg else None
+    if text is not None:
+        from agents.offline.validation import validate_text
+
+        validate_text(path, text, env, env_args, device=device or "auto", json_file=json_file, console=Console())
+        return
     from agents.validate import as_json
     from agents.validate import validate as run
 

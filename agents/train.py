@@ -9,7 +9,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ DEFAULT_THREADS = 1
 """Torch threads. The networks are small: two threads on two cores that other processes used as well took ten to fifty
 times as long as one (they wait for each other), and one gives the same numbers on every machine."""
 _N_SAMPLES = 4
-_RECORDED = ("versions", "command")
+_RECORDED = ("versions", "command", "offline")
 """Keys of ``config.yaml`` that tell about the run without deciding what it does."""
 
 
@@ -155,6 +155,8 @@ def train(
     *,
     console: Console | None = None,
     command: str | None = None,
+    prepare: Callable[[DoubleDQN], None] | None = None,
+    recorded: dict[str, Any] | None = None,
 ) -> TrainResult:
     """Train :class:`agents.DoubleDQN` and leave a run folder.
 
@@ -165,6 +167,8 @@ def train(
         run_dir: The run folder, new or empty; None for ``runs/<id>-<time>``.
         console: Where to show progress and texts; None for nowhere.
         command: The command line, to be noted in the configuration.
+        prepare: What to do with the model before the first step, such as pretraining it.
+        recorded: What else to note in the configuration.
 
     Raises:
         CommandError: If the environment or the agent refuses its arguments, or the folder has content.
@@ -174,7 +178,7 @@ def train(
     env = make_env(settings.env, settings.n_envs, settings.seed, settings.env_args)
     model = _make_model(settings, env)
     folder = create_run_folder(run_dir, settings.env)
-    write_yaml(folder / CONFIG, plain(vars(settings)) | {"versions": versions(), "command": command})
+    write_yaml(folder / CONFIG, plain(vars(settings)) | (recorded or {}) | {"versions": versions(), "command": command})
     model.set_logger(configure(str(folder), ["csv", "tensorboard"]))
     console.print(
         f"Training on {settings.env}: {settings.steps:,} steps in {settings.n_envs} environments, "
@@ -184,6 +188,8 @@ def train(
         markup=False,
     )
 
+    if prepare is not None:
+        prepare(model)
     samples: list[str] = []
 
     def show(steps: int, result: EvaluationResult) -> None:

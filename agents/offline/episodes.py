@@ -49,17 +49,23 @@ class TextEpisodes:
     def __len__(self) -> int:
         return len(self.n_actions)
 
+    def take(self, rows: slice | NDArray[np.integer]) -> TextEpisodes:
+        """Some of the episodes."""
+        return TextEpisodes(
+            self.tokens[rows],
+            self.action_positions[rows],
+            self.n_actions[rows],
+            self.rewards[rows],
+            self.terminated[rows],
+            None if self.action_masks is None else self.action_masks[rows],
+        )
+
     def store(self, replay: EpisodeReplayBuffer) -> None:
         """Put all of them into a replay buffer."""
         for start in range(0, len(self), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+            part = self.take(slice(start, start + _CHUNK))
             replay.add_episodes(
-                self.tokens[rows],
-                self.action_positions[rows],
-                self.n_actions[rows],
-                self.rewards[rows],
-                self.terminated[rows],
-                None if self.action_masks is None else self.action_masks[rows],
+                part.tokens, part.action_positions, part.n_actions, part.rewards, part.terminated, part.action_masks
             )
 
 

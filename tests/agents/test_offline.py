@@ -1,5 +1,6 @@
 """Learning from text: losses, forms of data, the loop, and going on online."""
 
+import json
 import warnings
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from agents import DoubleDQN, make_vec_env
+from agents.cli import main
 from agents.double_dqn.losses import sequence_loss
 from agents.offline import OfflineObjective, learn_from_text, offline_loss, read_rows, text_to_episodes
+from agents.offline.likelihood import fit_temperature, score_texts
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
 from agents.validate import evaluate
 from textgym import demonstrations, make_task
@@ -17,6 +20,7 @@ from textgym.language_models import NGramLM
 
 REVERSE, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}
 TINY = {"features_dim": 16, "n_random_features": 8, "n_layers": 1, "n_heads": 2, "feature_map": "softmax"}
+TINY_OPTIONS = [part for name in list(TINY)[:-1] for part in ("--set", f"policy_kwargs.{name}={TINY[name]}")]
 VALUES = ("td", "cql", "ilql", "mc")
 
 
@@ -425,3 +429,97 @@ class TestLearning:
         model.env = None
         with pytest.raises(ValueError, match="model must have an environment of TextGym"):
             learn_from_text(model, shown())
+
+
+class TestCommand:
+    @pytest.fixture
+    def textgym(self, capsys):
+        def call(*arguments):
+            with pytest.raises(SystemExit) as exit_:
+                main([str(argument) for argument in arguments])
+            captured = capsys.readouterr()
+            return exit_.value.code, captured.out, captured.err
+
+        return call
+
+    @pytest.fixture
+    def corpus(self, tmp_path):
+        path = tmp_path / "corpus.txt"
+        path.write_text("the cat sat on the mat\n" * 60 + "the dog sat on the cat\n" * 4)
+        return path
+
+    @pytest.mark.parametrize(("level", "objective"), [("char", "td"), ("word", "bc")])
+    def test_a_corpus(self, textgym, corpus, tmp_path, level, objective):
+        folder = tmp_path / "run"
+        options = ["--level", level, "--window", 8, "--objective", objective, "--epochs", 6, "--run-dir", folder]
+        code, out, err = textgym("train", "--from-text", corpus, *options, *TINY_OPTIONS, "--set", "batch_size=16")
+        assert (code, err) == (0, "") and "Held out" in out and f"Run folder: {folder}" in out
+        result = json.loads((folder / "result.json").read_text())
+        assert result["held_out"]["agreement"] > 0.4 and 1 <= result["held_out"]["perplexity"] < 20
+        code, out, _ = textgym("validate", folder, "--text", corpus, "--json", tmp_path / "scores.json")
+        assert code == 0 and "are the greedy action" in out and "log p" in out
+        scores = json.loads((tmp_path / "scores.json").read_text())
+        assert scores["agreement"] > 0.4 and len(scores["examples"]) == 8
+        assert textgym("validate", folder, "--text", tmp_path / "nowhere.txt")[0] == 2
+
+    def test_demonstrations_then_online(self, textgym, tmp_path):
+        folder = tmp_path / "run"
+        options = ["--env-arg", "length=2", "--env-arg", "vocab_size=3", "--n-envs", 4, *TINY_OPTIONS]
+        options += ["--from-demonstrations", 64, "--noise", 0.2, "--epochs", 2, "--set", "learning_starts=0"]
+        code, out, err = textgym("train", REVERSE, *options, "--steps", 64, "--run-dir", folder)
+        assert (code, err) == (0, "") and "Learned from 64 texts" in out and "Trained 64 steps" in out
+        assert "demonstrations: 64" in (folder / "config.yaml").read_text()
+        texts = tmp_path / "texts.tsv"
+        texts.write_text("a b\tb a\t1\nb c\tc b\t1\na a\tb\t0\n")
+        code, out, _ = textgym("validate", folder, "--text", texts)
+        assert code == 0 and "3 texts, 8 tokens" in out and "mean return 0.667" in out
+        code, out, err = textgym("train", REVERSE, *options, "--run-dir", tmp_path / "offline", "--quiet")
+        assert (code, out.strip(), err) == (0, str(tmp_path / "offline"), "")
+        assert json.loads((tmp_path / "offline" / "result.json").read_text())["steps"] == 0
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (f"{REVERSE} --from-demonstrations 9 --objective best", "--objective must be one of td, cql"),
+            (f"{REVERSE} --from-demonstrations 9 --objective bc --steps 9", "must leave values to go on online"),
+            (f"{REVERSE} --from-demonstrations 9 --noise 2", "error_rate must lie in [0, 1], got 2.0"),
+            ("TextGen/Keywords-v0 --from-demonstrations 9", "TextGen/Keywords-v0 has no oracle"),
+            (f"{REVERSE} --from-text CORPUS", "--from-text takes no ID"),
+            ("--from-text CORPUS --from-demonstrations 9", "exclude one another"),
+            ("--from-text CORPUS --level letter", "--level must be char or word, got 'letter'"),
+            ("--from-text CORPUS --vocabulary 1", "--vocabulary must be at least 2, got 1"),
+            ("--from-text CORPUS --epochs 0", "--epochs must be greater than 0, got 0"),
+            ("--from-text /nowhere", "got '/nowhere': No such file"),
+        ],
+    )
+    def test_errors_are_one_line(self, textgym, corpus, options, message):
+        code, out, err = textgym("train", *options.replace("CORPUS", str(corpus)).split())
+        assert code == 2 and out == "" and err.count("\n") == 1 and message in err
+
+
+def test_the_temperature_is_the_likeliest():
+    generator = torch.Generator().manual_seed(0)
+    q_values = torch.randn(4_000, 5, generator=generator)
+    actions = torch.multinomial((q_values / 0.3).softmax(dim=1), 1, generator=generator).squeeze(1)
+    assert fit_temperature(q_values, actions) == pytest.approx(0.3, rel=0.05)
+
+
+def test_scores_of_texts_are_those_of_their_values():
+    model = make_model()
+    data = [("a b", "b a", 1.0), ("c a", "a", 0.0)]
+    episodes = text_to_episodes(data, make_task("reverse", **ENV_ARGS))
+    scores = score_texts(model, episodes)
+    expected, hits = [], []
+    for number in range(2):
+        for step in range(episodes.n_actions[number]):
+            place = episodes.action_positions[number, step]
+            prefix = torch.full((1, 6), 4)
+            prefix[0, :place] = torch.from_numpy(episodes.tokens[number, :place])
+            q_values = model.q_net(prefix)[0].detach() / scores.temperature
+            action = episodes.tokens[number, place]
+            expected.append((q_values[action] - q_values.logsumexp(dim=0)).item())
+            hits.append(q_values.argmax().item() == action)
+    assert scores.actions == 5 and scores.mean_return == 0.5 and scores.agreement == pytest.approx(np.mean(hits))
+    assert scores.perplexity == pytest.approx(np.exp(-np.mean(expected)), rel=1e-3)
+    ignoring = score_texts(model, episodes, ignore=0)
+    assert ignoring.actions == 3

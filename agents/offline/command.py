@@ -1,0 +1,273 @@
+"""The work behind ``textgym train --from-text`` and ``--from-demonstrations``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agents.callbacks import save_model
+from agents.double_dqn import DoubleDQN
+from agents.offline.corpus import build_vocabulary, split_corpus
+from agents.offline.episodes import text_to_episodes
+from agents.offline.learning import OfflineProgress, OfflineResult, learn_from_text
+from agents.offline.likelihood import score_texts
+from agents.offline.losses import OBJECTIVES
+from agents.offline.rows import read_text
+from agents.options import checked_agent_arguments, constructor_arguments, merge, one_line
+from agents.runs import CONFIG, MODEL, RESULT, CommandError, create_run_folder, plain, versions, write_json, write_yaml
+from agents.train import DEFAULT_THREADS, TrainResult, TrainSettings, train
+from agents.vec_env import TextGenVecEnv
+from textgym import TextGenVectorEnv, demonstrations
+
+DEMONSTRATION_SEED = 2_000_000
+"""Demonstrations have prompts of their own: far from the seeds of training and of evaluation."""
+CORPUS_KWARGS: dict[str, Any] = {
+    "gamma": 0.0,
+    "learning_rate": {"start": 2e-3, "end": 0.0},
+    "policy_kwargs": {"feature_map": "softmax"},
+}
+"""Arguments of the agent that differ from its defaults on a corpus; see :mod:`agents.offline.corpus`."""
+
+
+@dataclass(frozen=True)
+class OfflineSettings:
+    """What is learned before, or without, an environment.
+
+    Attributes:
+        text: A text file; None to learn from demonstrations.
+        level: Of a text file: ``"char"`` or ``"word"``.
+        vocabulary: Of a text file: symbols at most; None for 256 characters or 2,000 words.
+        window: Of a text file: tokens of an episode.
+        demonstrations: Number of demonstrations; None to learn from a text file.
+        noise: Share of the demonstrated tokens that are replaced by random ones, in [0, 1].
+        objective: See :func:`agents.offline.learn_from_text`; None for ``"td"`` on a text file, else ``"ilql"``.
+        epochs: Passes through the data; None for as many as ``minutes`` allow, and 10 without these.
+        minutes: Stop after so many minutes.
+    """
+
+    text: Path | None = None
+    level: str = "char"
+    vocabulary: int | None = None
+    window: int = 64
+    demonstrations: int | None = None
+    noise: float = 0.0
+    objective: str | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.demonstrations is None):
+            raise CommandError("--from-text and --from-demonstrations exclude one another, and one of them is needed")
+        if self.objective is not None and self.objective not in OBJECTIVES:
+            raise CommandError(f"--objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        for name, value in (("epochs", self.epochs), ("minutes", self.minutes)):
+            if value is not None and not value > 0:
+                raise CommandError(f"--{name} must be greater than 0, got {value}")
+
+    @property
+    def passes(self) -> float:
+        """Passes through the data, if nothing stops the learning before."""
+        return self.epochs if self.epochs is not None else (10.0 if self.minutes is None else 1_000.0)
+
+    def recorded(self) -> dict[str, Any]:
+        """Plain values, for ``config.yaml``."""
+        return plain({name: value for name, value in asdict(self).items() if value is not None})
+
+
+def pretrain(
+    settings: TrainSettings,
+    offline: OfflineSettings,
+    online: bool,
+    run_dir: Path | None = None,
+    *,
+    console: Console | None = None,
+    command: str | None = None,
+) -> TrainResult:
+    """Learn from demonstrations of the environment, then in it, and leave a run folder.
+
+    Args:
+        settings: The environment and the agent, as for :func:`agents.train.train`.
+        offline: The demonstrations.
+        online: Whether to go on with ``settings.steps`` in the environment; otherwise there are none.
+        run_dir: See :func:`agents.train.train`.
+        console: Likewise.
+        command: Likewise.
+
+    Raises:
+        CommandError: If an argument is out of range, or the environment has no oracle.
+    """
+    objective = offline.objective or "ilql"
+    if online and objective == "bc":
+        raise CommandError("--objective must leave values to go on online with --steps (td, cql, ilql, mc), got 'bc'")
+    assert offline.demonstrations is not None
+    try:
+        shown = demonstrations(
+            settings.env,
+            offline.demonstrations,
+            DEMONSTRATION_SEED + settings.seed,
+            offline.noise,
+            **settings.env_args,
+        )
+    except ValueError as error:
+        raise CommandError(f"--from-demonstrations: {one_line(error)}") from None
+
+    def prepare(model: DoubleDQN) -> None:
+        with _explained(), shown_progress(console, offline.minutes) as callback:
+            result = learn_from_text(model, shown, objective=objective, epochs=offline.passes, callback=callback)
+        _tell(console, result, objective)
+
+    if not online:
+        settings = replace(settings, steps=0)
+    return train(
+        settings, run_dir, console=console, command=command, prepare=prepare, recorded={"offline": offline.recorded()}
+    )
+
+
+def learn_corpus(
+    offline: OfflineSettings,
+    agent: dict[str, Any] | None = None,
+    run_dir: Path | None = None,
+    *,
+    seed: int = 0,
+    threads: int = DEFAULT_THREADS,
+    device: str = "auto",
+    console: Console | None = None,
+    command: str | None = None,
+) -> Path:
+    """Learn to foretell a text file's next token, and leave a run folder.
+
+    The last twentieth of the file is held out, and tells how good the result is.
+
+    Args:
+        offline: The file, and how to learn from it.
+        agent: Arguments of :class:`agents.DoubleDQN` over :data:`CORPUS_KWARGS`.
+        run_dir: See :func:`agents.train.train`.
+        seed: Seed of everything.
+        threads: Torch threads.
+        device: Torch device.
+        console: Where to show progress; None for nowhere.
+        command: The command line, to be noted in the configuration.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        CommandError: If an argument is out of range, or the file can't be read.
+    """
+    assert offline.text is not None
+    torch.set_num_threads(threads)
+    objective = offline.objective or "td"
+    with _explained():
+        learned, held_out = split_corpus(read_text(offline.text))
+    vocabulary = build_vocabulary(learned, offline.level, offline.vocabulary, offline.window)
+    arguments = checked_agent_arguments(merge(CORPUS_KWARGS, agent or {}))
+    task = vocabulary.task()
+    with _explained():
+        episodes = text_to_episodes([vocabulary.normalise(learned)], task, window=vocabulary.window)
+        test = text_to_episodes([vocabulary.normalise(held_out)], task, window=vocabulary.window)
+    n_actions = int(episodes.n_actions.sum())
+    if arguments["buffer_size"] is None:
+        arguments["buffer_size"] = n_actions
+    env = TextGenVecEnv(TextGenVectorEnv(1, task))
+    try:
+        model = DoubleDQN("PerformerPolicy", env, seed=seed, device=device, **constructor_arguments(arguments))
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise CommandError(f"--set: {one_line(error)}") from error
+    folder = create_run_folder(run_dir, f"text-{offline.text.stem}")
+    recorded = {"offline": offline.recorded(), "agent": plain(arguments), "seed": seed, "threads": threads}
+    write_yaml(folder / CONFIG, recorded | {"versions": versions(), "command": command})
+    vocabulary.save(folder)
+    started = time.perf_counter()
+    with _explained(), shown_progress(console, offline.minutes) as callback:
+        result = learn_from_text(
+            model,
+            episodes,
+            objective=objective,
+            epochs=offline.passes,
+            learning_rate=decaying_rate(model, offline.minutes),
+            other_reward=None if objective == "bc" else 0.0,
+            callback=callback,
+        )
+    _tell(console, result, objective)
+    save_model(model, folder / MODEL)
+    scores = score_texts(model, test, ignore=vocabulary.unknown_id).summary()
+    seconds = round(time.perf_counter() - started, 1)
+    write_json(folder / RESULT, {"held_out": scores, "learned": asdict(result), "train_seconds": seconds})
+    if console is not None:
+        console.print(
+            f"Held out: {scores['actions']:,} tokens, {scores['agreement']:.1%} foretold, perplexity "
+            f"{scores['perplexity']:.2f} at temperature {scores['temperature']:.3g}\n\nRun folder: {folder}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    env.close()
+    return folder
+
+
+def decaying_rate(model: DoubleDQN, minutes: float | None) -> Callable[[float], float]:
+    """The model's schedule of the learning rate, over the passes through the data or the minutes, what ends first."""
+    if minutes is None:
+        return model.lr_schedule
+    started = time.perf_counter()
+
+    def rate(remaining: float) -> float:
+        return float(
+            model.lr_schedule(min(remaining, max(0.0, 1.0 - (time.perf_counter() - started) / (60 * minutes))))
+        )
+
+    return rate
+
+
+@contextlib.contextmanager
+def shown_progress(
+    console: Console | None, minutes: float | None = None
+) -> Iterator[Callable[[OfflineProgress], bool | None]]:
+    """A callback that draws a bar, and stops after so many minutes."""
+    started = time.perf_counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
+        bar = progress.add_task("offline", total=1.0)
+
+        def callback(now: OfflineProgress) -> bool:
+            minutes_so_far = (time.perf_counter() - started) / 60
+            share = now.update / now.updates
+            if minutes is not None:
+                share = max(share, minutes_so_far / minutes)
+            text = f"offline, update {now.update:,}, loss {now.loss:.3f}, mean value {now.q_mean:.3f}"
+            progress.update(bar, completed=share, description=text)
+            return minutes is None or minutes_so_far < minutes
+
+        yield callback
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What is wrong with the user's input becomes a CommandError; the warning about logits is told by the command."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="objective 'bc'")
+            yield
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
+
+
+def _tell(console: Console | None, result: OfflineResult, objective: str) -> None:
+    if console is not None:
+        note = "; the Q-values are logits now, not returns" if objective == "bc" else ""
+        console.print(
+            f"Learned from {result.episodes:,} texts of {result.actions:,} tokens in {result.updates:,} updates "
+            f"({objective}): loss {result.first_loss:.3f} → {result.loss:.3f}{note}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
