@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import signal
 import threading
 import time
@@ -22,6 +22,7 @@ Objective = Callable[[dict[str, Any], int, Report], float]
 
 ENGINES = ("loky", "ray")
 _MESSAGE_LENGTH = 500
+_WATCH, _WATCH_SECONDS = "exit-with-parent", 0.5
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,24 @@ def _parallel(objective: Objective, tasks: Sequence[Task], n_jobs: int, engine: 
         pool = joblib.Parallel(
             n_jobs=max(2, min(n_jobs, len(tasks))), return_as=order, batch_size=1, pre_dispatch="all"
         )
-        yield from pool(joblib.delayed(_in_worker)(objective, task) for task in tasks)
+        parent = os.getpid() if engine == "loky" else None
+        yield from pool(joblib.delayed(_in_worker)(objective, task, parent) for task in tasks)
 
 
-def _in_worker(objective: Objective, task: Task) -> Run:
+def _in_worker(objective: Objective, task: Task, parent: int | None) -> Run:
     # Ctrl-C goes to all processes of a terminal: the one that started the workers ends them.
     if threading.current_thread() is threading.main_thread():
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if parent is not None and not any(thread.name == _WATCH for thread in threading.enumerate()):
+        threading.Thread(target=_exit_with, args=(parent,), name=_WATCH, daemon=True).start()
     return run_task(objective, task)
+
+
+def _exit_with(parent: int) -> None:
+    """End this process soon after its parent, which may have been killed before it could end its workers."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
 
 
 def _register_ray() -> None:
