@@ -134,6 +134,20 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
         *grid(["ours"], REVERSE, seeds=[0], budget_steps=20_000, budget_seconds=20),
         *grid(["ppo-performer", "ppo-mlp"], REVERSE, seeds=[0], budget_seconds=20),
     ),
+    # Which feature map of the Performer leaves the plateau of a long copy?
+    "copy": tuple(
+        Cell(
+            "ours",
+            "TextGen/Copy-v0",
+            seed,
+            {"length": 12, "vocab_size": 31},
+            {"learning_rate": 3e-3, "policy_kwargs": {"feature_map": feature_map}},
+            budget_steps=60_000,
+            evaluations=12,
+        )
+        for feature_map in ("softmax", "relu")
+        for seed in SEEDS
+    ),
     # Beside it stands benchmarks/sensitivity.py, which says what each default is worth.
     "defaults": one_at_a_time(),
 }

@@ -26,8 +26,8 @@ from agents.encoders import (
 
 PAD = 11
 ENCODERS: dict[str, Callable[..., CausalEncoder]] = {
-    "performer-relu": Performer,
-    "performer-softmax": partial(Performer, feature_map="softmax"),
+    "performer-softmax": Performer,
+    "performer-relu": partial(Performer, feature_map="relu"),
     "performer-favor+": partial(Performer, feature_map="favor+"),
     "transformer": Transformer,
     "gru": GRU,
@@ -40,7 +40,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def make(name: str = "performer-relu", context_length: int = 24, **kwargs: Any) -> CausalEncoder:
+def make(name: str = "performer-softmax", context_length: int = 24, **kwargs: Any) -> CausalEncoder:
     return ENCODERS[name](vocab_size=PAD + 1, context_length=context_length, pad_id=PAD, **kwargs)
 
 
@@ -332,10 +332,10 @@ def test_constructor_errors(name: str, kwargs: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("performer-relu", {"features_dim": 30}, "features_dim must be a multiple of n_heads = 4, got 30"),
-        ("performer-relu", {"n_heads": 0}, "n_heads must be at least 1, got 0"),
-        ("performer-relu", {"n_random_features": 0}, "n_random_features must be at least 1, got 0"),
-        ("performer-relu", {"feature_map": "exp"}, r"feature_map must be one of \('softmax', .*\), got 'exp'"),
+        ("performer-softmax", {"features_dim": 30}, "features_dim must be a multiple of n_heads = 4, got 30"),
+        ("performer-softmax", {"n_heads": 0}, "n_heads must be at least 1, got 0"),
+        ("performer-softmax", {"n_random_features": 0}, "n_random_features must be at least 1, got 0"),
+        ("performer-softmax", {"feature_map": "exp"}, r"feature_map must be one of \('softmax', .*\), got 'exp'"),
         ("transformer", {"features_dim": 30}, "features_dim must be a multiple of n_heads = 4, got 30"),
         ("transformer", {"feedforward_mult": 0}, "feedforward_mult must be at least 1, got 0"),
     ],
@@ -372,7 +372,7 @@ def test_errors_beyond_the_context(name: str) -> None:
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{}, {"feature_map": "softmax"}, {"features_dim": 24, "n_layers": 1, "n_heads": 3, "n_random_features": 7}],
+    [{}, {"feature_map": "relu"}, {"features_dim": 24, "n_layers": 1, "n_heads": 3, "n_random_features": 7}],
 )
 def test_forward_agrees_with_performer_pytorch(kwargs: dict[str, Any]) -> None:
     encoder = make(context_length=80, **kwargs)
