@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +48,15 @@ class StateEmbedding(nn.Module, ABC):
         self.frozen = frozen
         self.cache = EmbeddingCache(features_dim, cache_size)
         self.register_load_state_dict_post_hook(_forget)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StateEmbedding:
+        """Itself while frozen, as nothing changes it: environments copy the arguments of their wrappers."""
+        if self.frozen:
+            return self
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     @staticmethod
     def for_space(
@@ -99,7 +109,8 @@ class StateEmbedding(nn.Module, ABC):
         directory = local_directory(path)
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
         embedding = PretrainedEmbedding(load_model(directory), tokenizer, pooling, frozen, decode, **kwargs)
-        embedding.source = (str(path), pooling, frozen, decode, kwargs)
+        # What is learned from here on is not in that directory.
+        embedding.source = (str(directory.resolve()), pooling, kwargs) if frozen else None
         return embedding
 
     @abstractmethod
@@ -211,7 +222,8 @@ class PretrainedEmbedding(StateEmbedding):
     """The pooled last hidden states of a transformer that reads both ways, such as a sentence encoder.
 
     Token rows are the task's ids, so they are decoded to text first and read by the encoder's own tokenizer. A frozen
-    one that came from a path is pickled as that path, so that a saved agent holds no copy of it.
+    one that came from a path is pickled as that path, so that a saved agent holds no copy of it; one whose model is to
+    be pruned is made of the pruned model instead.
 
     Args:
         model: A BERT-like model of ``transformers``, on CPU or not.
@@ -257,7 +269,7 @@ class PretrainedEmbedding(StateEmbedding):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.frozen and self.source is not None:
-            path, pooling, _, _, kwargs = self.source
+            path, pooling, kwargs = self.source
             return _from_source, (path, pooling, self.decode, kwargs)
         return super().__reduce_ex__(protocol)
 
@@ -321,6 +333,8 @@ def _pick(states: Any, positions: list[int]) -> States:
 def _forget(module: nn.Module, _: Any) -> None:
     assert isinstance(module, StateEmbedding)
     module.cache.clear()
+    if isinstance(module, PretrainedEmbedding):
+        module.source = None  # its weights may be others now
 
 
 def _from_source(path: str, pooling: Any, decode: Decode | None, kwargs: dict[str, Any]) -> PretrainedEmbedding:

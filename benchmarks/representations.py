@@ -41,6 +41,7 @@ RESULTS = Path("results/representations")
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
 SPEED_BAR, RECALL_BAR, CACHE_BAR = 1.5, 0.6, 10.0
 NEIGHBOURS = 10
+LEARNING_STARTS = 32
 
 
 @app.command()
@@ -79,9 +80,9 @@ def measure_pruning(sentences: list[str], repeats: int) -> list[Row]:
             {
                 "pruned": name,
                 "sparsity": round(pruned.report().sparsity, 4),
-                "parameters_millions": sum(p.numel() for p in embedding.model.parameters()) / 1e6,
-                "mean_cosine": float((vectors * whole).sum(axis=1).mean()),
-                "spearman_of_similarities": _rank_agreement(vectors, whole),
+                "million parameters": sum(p.numel() for p in embedding.model.parameters()) / 1e6,
+                "cosine": float((vectors * whole).sum(axis=1).mean()),
+                "spearman": _rank_agreement(vectors, whole),
             }
         )
     timed: dict[Any, Callable[[], object]] = {
@@ -90,7 +91,7 @@ def measure_pruning(sentences: list[str], repeats: int) -> list[Row]:
     }
     seconds = fastest(timed, repeats)
     for index, row in enumerate(rows):
-        row |= {"ms_for_64": 1e3 * seconds[index], "speedup": seconds[0] / seconds[index]}
+        row |= {"ms for 64": 1e3 * seconds[index], "speedup": seconds[0] / seconds[index]}
     return rows
 
 
@@ -133,10 +134,10 @@ def measure_autoencoder(vectors: NDArray[np.float32], latent_dims: tuple[int, ..
                 {
                     "dimensions": latent_dim,
                     "method": name,
-                    "unexplained_variance": error,
-                    f"recall_at_{NEIGHBOURS}": float(recall),
-                    "memory_saved": 1 - latent_dim / vectors.shape[1],
-                    "fit_seconds": seconds[name],
+                    "unexplained": error,
+                    f"recall@{NEIGHBOURS}": float(recall),
+                    "memory saved": 1 - latent_dim / vectors.shape[1],
+                    "seconds": seconds[name],
                 }
             )
     return rows
@@ -144,26 +145,26 @@ def measure_autoencoder(vectors: NDArray[np.float32], latent_dims: tuple[int, ..
 
 @app.command()
 def cache(out: Out = RESULTS, quick: Quick = False, threads: Threads = 1) -> None:
-    """Steps a second of DQN on Classify with the encoder in its network, cached and not, and as observation."""
+    """Steps a second of DQN on Classify with the encoder in its network or before it."""
     torch.set_num_threads(threads)
-    rows = measure_cache(*((32, 128) if quick else (256, 16_384)))
-    _finish("cache", out, rows, threads, {"bar": CACHE_BAR})
+    rows = measure_cache(*((64, 256) if quick else (256, 16_384)))
+    _finish("cache", out, rows, threads, {"speedup_bar": CACHE_BAR})
 
 
 def measure_cache(uncached_steps: int, cached_steps: int) -> list[Row]:
-    """Train DQN in each way from an empty cache, then go on for a while with what is cached by then.
+    """Train DQN in each way from an empty cache; the last eighth of the steps is timed on its own as well.
 
     Args:
         uncached_steps: Environment steps without a cache, which are slow.
-        cached_steps: Environment steps with one; the last eighth of them counts as what it is like when it is filled.
+        cached_steps: Environment steps with one.
     """
     encoder = sentence_encoder()
     rows: list[Row] = []
     for name, steps, cache_size in (
-        ("in the network, no cache", uncached_steps, 0),
-        ("in the network, cached", cached_steps, 65_536),
-        ("as observation", cached_steps, 65_536),
-        ("as observation, no terminal texts", cached_steps, 65_536),
+        ("in network", uncached_steps, 0),
+        ("in network, cached", cached_steps, 65_536),
+        ("observed", cached_steps, 65_536),
+        ("observed, no last texts", cached_steps, 65_536),
     ):
         torch.manual_seed(0)
         envs = TextGenVectorEnv(8, "classify")
@@ -171,30 +172,29 @@ def measure_cache(uncached_steps: int, cached_steps: int) -> list[Row]:
             encoder.model, encoder.tokenizer, decode=envs.task.decode, cache_size=cache_size
         )
         policy: dict[str, Any] = {"net_arch": [64]}
-        if name.startswith("in the network"):
+        if name.startswith("in network"):
             env: VecEnv = TextGenVecEnv(envs)
             policy |= {
                 "features_extractor_class": StateEmbeddingExtractor,
                 "features_extractor_kwargs": {"embedding": embedding},
             }
         else:
-            terminal = "no terminal" not in name
+            terminal = "no last" not in name
             env = TextGenVecEnv(VectorEmbedObservation(envs, embedding, terminal))  # type: ignore[arg-type]
         env.seed(0)
         model = DQN(
             "MlpPolicy",
             env,
             buffer_size=cached_steps,
-            learning_starts=32,
+            learning_starts=LEARNING_STARTS,
             train_freq=1,
             gradient_steps=2,
             policy_kwargs=policy,
             seed=0,
             device="cpu",
         )
-        first = max(8, steps * 7 // 8)
-        cold = _steps_per_second(model, first)
-        warm = _steps_per_second(model, steps - first)
+        model.learn(LEARNING_STARTS + 8, reset_num_timesteps=False)  # not timed: before that there is no training
+        seconds = [_seconds(model, part) for part in (steps * 7 // 8, steps // 8)]
         buffer = model.replay_buffer
         assert buffer is not None
         stored = buffer.observations.nbytes + getattr(buffer, "next_observations", buffer.observations).nbytes
@@ -202,24 +202,24 @@ def measure_cache(uncached_steps: int, cached_steps: int) -> list[Row]:
         rows.append(
             {
                 "embedding": name,
-                "env_steps": steps,
-                "steps_per_second": cold,
-                "steps_per_second_at_the_end": warm,
-                "hit_rate": embedding.cache.hits / looked_up if looked_up else 0.0,
-                "cache_mb": embedding.cache.nbytes / 1e6,
-                "replay_mb": stored / 1e6,
+                "steps": steps,
+                "steps/s": (steps * 7 // 8 + steps // 8) / sum(seconds),
+                "at the end": steps // 8 / seconds[1],
+                "hits": embedding.cache.hits / looked_up,
+                "cache MB": embedding.cache.nbytes / 1e6,
+                "replay MB": stored / 1e6,
             }
         )
     for row in rows:
-        row["speedup"] = row["steps_per_second"] / rows[0]["steps_per_second"]
-        row["speedup_at_the_end"] = row["steps_per_second_at_the_end"] / rows[0]["steps_per_second_at_the_end"]
+        row["speedup"] = row["steps/s"] / rows[0]["steps/s"]
+        row["speedup at the end"] = row["at the end"] / rows[0]["at the end"]
     return rows
 
 
-def _steps_per_second(model: DQN, steps: int) -> float:
-    start, before = time.perf_counter(), model.num_timesteps
+def _seconds(model: DQN, steps: int) -> float:
+    start = time.perf_counter()
     model.learn(steps, reset_num_timesteps=False)
-    return (model.num_timesteps - before) / (time.perf_counter() - start)
+    return time.perf_counter() - start
 
 
 def _rank_agreement(vectors: NDArray[np.float32], whole: NDArray[np.float32]) -> float:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agents.state_autoencoder import StateAutoEncoder, neighbour_divergence
+from agents.state_autoencoder import StateAutoEncoder, nearest_vectors, neighbour_divergence
 from agents.state_embedding import StateEmbedding
 from textgym.spaces import TokenSequence
 from textgym.tokenizers import CharacterTokenizer
@@ -107,6 +107,14 @@ def test_neighbour_divergence() -> None:
     term = 2 * neighbour_divergence(autoencoder.encode(x), x)
     autoencoder.neighbour_weight = 0.0
     torch.testing.assert_close(loss, autoencoder.loss(x) + term)
+
+
+def test_nearest_vectors() -> None:
+    angles = torch.tensor([0.0, 0.1, 1.0, 1.2, 3.0])
+    x = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[1.0], [5.0], [2.0], [3.0], [9.0]])
+    assert nearest_vectors(x, n=1, chunk=2).squeeze(1).tolist() == [1, 0, 3, 2, 3]
+    everyone = nearest_vectors(x)
+    assert all(set(row.tolist()) == set(range(5)) - {index} for index, row in enumerate(everyone))
 
 
 def test_fit_begins_at_the_principal_components() -> None:

@@ -1,5 +1,6 @@
 """Embeddings of text states: alone, cached, as features extractor, and as observation."""
 
+import copy
 import importlib.util
 import pickle
 from pathlib import Path
@@ -156,6 +157,18 @@ def test_pretrained_embedding_is_pickled_as_its_path(bert_path: Path) -> None:
     loaded = pickle.loads(data)
     np.testing.assert_array_equal(loaded.embed(rows([0], [1])), expected)
     assert (loaded.cache.capacity, loaded.cache.hits) == (7, 0)
+
+
+def test_what_was_learned_is_pickled_and_copied_with_its_weights(bert_path: Path) -> None:
+    embedding = StateEmbedding.from_pretrained(bert_path, frozen=False)
+    with torch.no_grad():
+        embedding.model.get_input_embeddings().weight.mul_(2)
+    copied = copy.deepcopy(embedding)
+    assert copied.model is not embedding.model
+    expected = embedding.freeze().embed(["a b"])
+    assert copy.deepcopy(embedding) is embedding  # frozen: nothing to keep apart
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(embedding)).embed(["a b"]), expected, atol=1e-6)
+    np.testing.assert_allclose(copied.eval().embed(["a b"]), expected, atol=1e-6)
 
 
 def test_two_decoders_do_not_share_a_cache(bert_path: Path) -> None:
