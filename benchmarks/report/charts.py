@@ -90,6 +90,7 @@ class LineChart:
         lines: At least one.
         x_scale: ``"symlog"`` is linear below a thousand and logarithmic beyond, so that it can begin at 0.
         guides: Heights of horizontal lines, with their names.
+        ends: Whether to mark where each line ends.
     """
 
     key: str
@@ -99,6 +100,7 @@ class LineChart:
     lines: tuple[Line, ...]
     x_scale: Literal["linear", "symlog"] = "linear"
     guides: tuple[tuple[float, str], ...] = ()
+    ends: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,16 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.1e}"
 
 
+def counted(n: int, what: str) -> str:
+    """A number of things in words: 1 run, 2 runs."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def short(value: float) -> str:
-    """A number for an axis: 20k, 1.5M."""
+    """A number where there is little room: 20k, 1.5M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:g}{letter}"
+            return f"{value / size:.4g}{letter}"
     return f"{value:g}"
 
 

@@ -197,5 +197,5 @@ def machine_lines(results: Sequence[dict[str, Any]]) -> list[str]:
         machine = result.get("machine", {})
         versions = ", ".join(f"{name} {value}" for name, value in result.get("versions", {}).items())
         threads = machine.get("threads", "?")
-        lines.append(f"{machine.get('platform', 'unknown machine')}, {threads} thread(s): {versions}".rstrip(": "))
+        lines.append(f"{machine.get('platform', 'unknown machine')}, threads: {threads}; {versions}".rstrip("; "))
     return list(dict.fromkeys(lines))

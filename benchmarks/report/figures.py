@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report.charts import OURS, DotChart, Line, LineChart, Row, Style, Table, number
+from benchmarks.report.charts import OURS, DotChart, Line, LineChart, Row, Style, Table, counted, number, short
 from benchmarks.report.data import GROUPS, THRESHOLDS, Comparison, TaskResults
 from benchmarks.report.statistics import Estimate, curve_iqm, median_time, performance_profile
 from benchmarks.run import Result
@@ -27,7 +27,7 @@ def file_key(*parts: str) -> str:
 
 def learning_curve(comparison: Comparison, task: TaskResults, column: int) -> LineChart:
     """Score of every agent on one task, against steps (0) or seconds (1): IQM over runs, with intervals."""
-    short, label = next((short, label) for number_, short, label in AXES if number_ == column)
+    _, name, label = next(axis for axis in AXES if axis[0] == column)
     lines = []
     for agent in task.runs:
         axis, scores = task.curves(agent, column)
@@ -36,7 +36,7 @@ def learning_curve(comparison: Comparison, task: TaskResults, column: int) -> Li
     if task.references is not None:
         guides = [(1.0, "best known"), (task.references.normalise(task.references.blind), "best without the prompt")]
     return LineChart(
-        file_key("curve", task.name, short),
+        file_key("curve", task.name, name),
         task.name,
         label,
         task.unit,
@@ -53,7 +53,7 @@ def aggregate_chart(comparison: Comparison, tasks: Sequence[TaskResults], key: s
         estimate = comparison.aggregate(agent, tasks)
         if estimate is not None:
             of = sum(len(task.runs[agent]) for task in tasks if agent in task.runs)
-            rows.append(Row(style.label, f"{_estimate(estimate)}, {of} runs", style, *estimate))
+            rows.append(Row(style.label, f"{_estimate(estimate)}, {counted(of, 'run')}", style, *estimate))
     return DotChart(key, title, "normalised score, IQM", tuple(rows), x_range=_UNIT_RANGE) if rows else None
 
 
@@ -76,8 +76,8 @@ def improvement_chart(comparison: Comparison) -> DotChart | None:
         found = None if agent == OURS else comparison.improvement(agent)
         if found is not None:
             estimate, n_tasks = found
-            tasks = f"{n_tasks} task{'s' if n_tasks > 1 else ''}"
-            rows.append(Row(f"ours > {style.label}", f"{_estimate(estimate)}, {tasks}", style, *estimate))
+            text = f"{_estimate(estimate)}, {counted(n_tasks, 'task')}"
+            rows.append(Row(f"ours > {style.label}", text, style, *estimate))
     if not rows:
         return None
     title = "How likely is a run of ours to beat a run of another agent?"
@@ -92,26 +92,26 @@ def profile_chart(comparison: Comparison) -> LineChart | None:
         return None
     strata = {agent: [task.scores(agent) for task in comparison.common] for agent in comparison.styles}
     lowest = min(0.0, *(float(scores.min()) for group in strata.values() for scores in group))
-    thresholds = np.linspace(max(lowest, -0.5), 1.05, 63)
+    thresholds = np.linspace(max(lowest, -0.5), 1.05, 125)
     lines = tuple(
         Line(style, thresholds, *performance_profile(strata[agent], thresholds, comparison.random()))
         for agent, style in comparison.styles.items()
     )
     title = "Performance profile: how many runs reach which score?"
-    return LineChart("profile", title, "normalised score τ", "share of runs ≥ τ", lines)
+    return LineChart("profile", title, "normalised score τ", "share of runs ≥ τ", lines, ends=False)
 
 
 def threshold_chart(comparison: Comparison, task: TaskResults, threshold: float, column: int) -> DotChart:
     """When each run of a task reached a score; runs that never did are shown for as long as they were watched."""
-    _, short, label = next(axis for axis in AXES if axis[0] == column)
+    _, axis_name, label = next(axis for axis in AXES if axis[0] == column)
     rows = []
-    floor = 1.0 if column == 0 else 0.1  # a logarithmic axis has no 0
+    floor, unit = (1.0, "steps") if column == 0 else (0.1, "s")  # a logarithmic axis has no 0
     for agent in task.runs:
         reached = task.reached(agent, threshold, column)
         solved = sum(run.solved for run in reached)
         median = median_time(reached)
         longest = number(max(run.at for run in reached))
-        text = f"not within {longest}" if median is None else f"median {number(median)}"
+        text = f"not within {longest} {unit}" if median is None else f"median {number(median)} {unit}"
         marks = tuple((max(run.at, floor), run.solved) for run in reached)
         rows.append(
             Row(
@@ -123,7 +123,7 @@ def threshold_chart(comparison: Comparison, task: TaskResults, threshold: float,
             )
         )
     title = f"{task.name}: {label.split(',')[0]} to {threshold:g}"
-    return DotChart(file_key("reach", task.name, f"{threshold:g}", short), title, label, tuple(rows), "log")
+    return DotChart(file_key("reach", task.name, f"{threshold:g}", axis_name), title, label, tuple(rows), "log")
 
 
 def threshold_charts(comparison: Comparison) -> dict[tuple[float, int], list[DotChart]]:
@@ -172,7 +172,7 @@ def ablation_chart(results: Sequence[Result]) -> DotChart:
         error = 1.96 * effect.error
         clear = abs(effect.difference) > error > 0
         low, high = (effect.difference - error, effect.difference + error) if error else (None, None)
-        text = f"{effect.difference:+.3f}" + (f" ± {error:.3f}" if error else "") + f", {effect.pairs} pairs"
+        text = f"{effect.difference:+.3f}" + (f" ± {error:.3f}" if error else "") + f", {counted(effect.pairs, 'pair')}"
         style = Style("", (2 if effect.difference > 0 else 0) if clear else 7)
         rows.append(Row(effect.name, text, style, effect.difference, low, high))
     title = "What one change to the base does"
@@ -185,10 +185,9 @@ def throughput_chart(measured: dict[str, Any]) -> DotChart | None:
     rows = []
     for name, figure in _named(measured["figures"]):
         if figure["ratio"] is not None and not figure["at_most"]:
-            goal = f", bar {number(figure['bar'])}×" if figure["bar"] is not None else ""
-            label = f"{name}: {number(figure['value'])} against {number(figure['other'])} {figure['unit']}"
-            text = f"{number(figure['ratio'])}× {figure['against']}{goal}"
-            rows.append(Row(label, text, _OURS_STYLE, figure["ratio"]))
+            ours, other = (short(float(f"{figure[key]:.3g}")) for key in ("value", "other"))
+            text = f"{number(figure['ratio'])}×: {ours} against {other} {figure['unit']}, {figure['against']}"
+            rows.append(Row(name, text, _OURS_STYLE, figure["ratio"]))
     if not rows:
         return None
     title = "How many times as fast, or as small, as the alternative"

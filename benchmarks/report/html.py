@@ -29,6 +29,7 @@ def page(title: str, lede: str, sections: Sequence[tuple[str, str, str]], tiles:
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     links = "".join(f'<li><a href="#{escape(key)}">{escape(name)}</a></li>' for key, name, _ in sections)
+    nav = f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if len(sections) > 1 else ""
     body = "".join(
         f'<section id="{escape(key)}" aria-labelledby="{escape(key)}-title">'
         f'<h2 id="{escape(key)}-title">{escape(name)}</h2>{content}</section>'
@@ -42,7 +43,7 @@ def page(title: str, lede: str, sections: Sequence[tuple[str, str, str]], tiles:
         f"<title>{escape(title)}</title><style>{style_sheet()}</style></head><body>"
         '<a class="skip" href="#main">Skip to the content</a>'
         f'<header class="top"><h1>{escape(title)}</h1><p class="lede">{escape(lede)}</p>'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>'
+        f"{nav}</header>"
         f'<main id="main">{tiles}{body}</main><footer>{footer}</footer><script>{SCRIPT}</script></body></html>\n'
     )
 

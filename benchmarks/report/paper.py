@@ -23,6 +23,7 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "svg.hashsalt": "textgym",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in a text is a dollar
 }
 
 

@@ -70,9 +70,10 @@ class Run:
                     guides = ((self.known.best, "best known"), (self.known.blind, "best without the prompt"))
                 line = Line(Style(y_label, slot), x[there], y[there])
                 key = file_key("run", self.folder.name, name, short)
-                title = f"{self.title}: {y_label}"
                 charts.setdefault(column, []).append(
-                    LineChart(key, title, label.split(",")[0], y_label, (line,), guides=guides)
+                    LineChart(
+                        key, y_label[0].upper() + y_label[1:], label.split(",")[0], y_label, (line,), guides=guides
+                    )
                 )
         return charts
 

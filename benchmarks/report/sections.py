@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from agents.runs import SAMPLES
 from benchmarks.report import figures, html
-from benchmarks.report.charts import OURS, Chart, Table, number
+from benchmarks.report.charts import OURS, Chart, Table, counted, number
 from benchmarks.report.data import THRESHOLDS, Comparison, machine_lines
 from benchmarks.report.run_data import Run
 from benchmarks.report.statistics import RESAMPLES
@@ -27,8 +27,8 @@ class Section(NamedTuple):
 
 def comparison_tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
     """The figures at the top."""
-    n_runs, n_tasks = len(comparison.results), len(comparison.tasks)
-    tiles = [("runs", str(n_runs), f"{n_tasks} task{'s' if n_tasks > 1 else ''}, {len(comparison.styles)} agents")]
+    remark = f"{counted(len(comparison.tasks), 'task')}, {counted(len(comparison.styles), 'agent')}"
+    tiles = [("runs", str(len(comparison.results)), remark)]
     best = comparison.aggregate(OURS, comparison.rated)
     if best is not None:
         remark = f"95 %: {best.low:.3f}–{best.high:.3f}; 1 is the best known"
@@ -43,7 +43,7 @@ def comparison_tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
         tiles.append(("best other agent", f"{estimate.value:.3f}", name))
     odds = [found[0].value for agent in comparison.styles if agent != OURS and (found := comparison.improvement(agent))]
     if odds:
-        tiles.append(("P(ours is better)", f"≥ {min(odds):.2f}", "against every other agent"))
+        tiles.append(("P(ours is better)", f"{min(odds):.2f}", "against the other agent that does best"))
     return tiles
 
 
@@ -58,9 +58,9 @@ def overview(comparison: Comparison) -> Section | None:
     if not charts:
         return None
     words = (
-        "Left: the interquartile mean of final normalised scores, over all runs of all tasks that the agent played; 0 "
-        "is the random policy, 1 the best known. Right: how often a run of ours beats a run of the other agent on the "
-        "same task. Bars are 95 % intervals; with three runs a task they are rough."
+        "The interquartile mean of final normalised scores, over all runs of all tasks that the agent played (0 is the "
+        "random policy, 1 the best known); and how often a run of ours beats one of the other agent on the same task. "
+        "Bars are 95 % intervals; with three runs a task they are rough."
     )
     content = html.paragraph(words, "note") + html.grid(html.figure(chart) for chart in charts)
     return Section(("overview", "At a glance", content), charts)
@@ -103,8 +103,8 @@ def profile(comparison: Comparison) -> Section | None:
     if chart is None:
         return None
     words = (
-        f"Over the {len(comparison.common)} task(s) that every agent played. The higher a line, the more runs reach at "
-        "least the score τ; where lines cross, it depends on the score that one needs which agent is better."
+        f"Over the {counted(len(comparison.common), 'task')} that every agent played. The higher a line, the more runs "
+        "reach at least the score τ; where lines cross, it depends on the score that one needs which agent is better."
     )
     content = html.paragraph(words, "note") + html.legend(comparison.styles.values()) + html.grid([html.figure(chart)])
     return Section(("profile", "Performance profile", content), [chart])
@@ -151,7 +151,7 @@ def throughput(measured: dict[str, Any]) -> Section:
     """Bars and table of the timings."""
     chart = figures.throughput_chart(measured)
     machine = measured["machine"]
-    words = f"One run on {machine.get('platform', 'one machine')}, {machine.get('threads', '?')} thread(s)."
+    words = f"One run on {machine.get('platform', 'one machine')}, threads: {machine.get('threads', '?')}."
     content = html.paragraph(words, "note")
     if chart is not None:
         content += html.figure(chart, css="wide")
@@ -170,9 +170,7 @@ def run_tiles(run: Run) -> list[tuple[str, str, str]]:
         tiles.append(("normalised score", f"{result['normalised']:.3f}", "0 is random, 1 the best known"))
     if "steps" in result:
         tiles.append(("environment steps", number(result["steps"]), f"{number(result['updates'])} updates"))
-        tiles.append(
-            ("training", f"{number(result['train_seconds'])} s", f"{run.config.get('threads', '?')} thread(s)")
-        )
+        tiles.append(("training", f"{number(result['train_seconds'])} s", f"threads: {run.config.get('threads', '?')}"))
     return tiles
 
 
@@ -185,7 +183,7 @@ def run(of: Run, number_: int) -> Section:
         for chart in drawn:
             charts.append(chart)
             panels.append(html.figure(chart, panel=_SHORT[column]))
-    content = ""
+    content = html.paragraph(f"Folder {of.folder.name}, seed {of.config.get('seed', '?')}.", "note")
     if panels:
         bar = html.switches((f"{key}-axis", "Against", _AXIS_CHOICES))
         content += html.switched(bar, html.grid(panels))
@@ -195,7 +193,8 @@ def run(of: Run, number_: int) -> Section:
         "a legal token, advantage = Q − V, margin = Q − the best other token's, TD error = reward + γ · next V − Q. "
         "Orange is above 0, blue below. Arrow keys: left and right move between tokens, up and down between episodes."
     )
-    content += f"<h3>Token by token</h3>{html.paragraph(words, 'note')}{html.token_view(key, as_plain(of.episodes))}"
+    content += '<h3 class="part">Token by token</h3>' + html.paragraph(words, "note")
+    content += html.token_view(key, as_plain(of.episodes))
     samples = of.folder / SAMPLES
     if samples.is_file():
         content += html.details(

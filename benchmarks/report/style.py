@@ -10,14 +10,15 @@ _BASE = """
 @media (prefers-color-scheme: dark) { :root { --page: #14171b; --card: #1b1f25; --ink: #e8ebee; --soft: #a3adb8;
   --rule: #343b44; --faint: #272d34; --focus: #7cb8ff; --warm: #e57d28; --cold: #3d8fe0; @DARK@ } }
 * { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
+html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", sans-serif; }
 header.top, main, footer { max-width: 1120px; margin: 0 auto; padding: 0 20px; }
 header.top { padding-top: 36px; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 6px; letter-spacing: -.015em; }
 h2 { font-size: 1.35rem; margin: 52px 0 6px; letter-spacing: -.01em; }
-h3 { font-size: 1rem; margin: 0 0 6px; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 0 0 6px; overflow-wrap: anywhere; } h3.part { margin-top: 28px; font-size: 1.1rem; }
+.detail h3 { margin-top: 16px; }
 p { max-width: 46em; margin: 6px 0 12px; }
 .lede, .note, figcaption { color: var(--soft); }
 .note { font-size: .9rem; }
@@ -32,12 +33,12 @@ nav ul { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; paddin
 .tiles dt { color: var(--soft); font-size: .84rem; } .tiles dd { margin: 0; font-size: 1.55rem; font-weight: 650;
   letter-spacing: -.02em; } .tiles dd small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft);
   letter-spacing: 0; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 18px;
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 430px), 1fr)); gap: 18px;
   align-items: start; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: 14px 16px 10px; position: relative; min-width: 0; }
 figcaption { font-size: .86rem; }
-.wide { max-width: 760px; }
+.wide { max-width: 560px; }
 .chart { display: block; width: 100%; height: auto; overflow: visible; }
 .chart text { fill: var(--ink); font-size: 12.5px; } .chart text.number { fill: var(--soft);
   font-variant-numeric: tabular-nums; } .chart text.note { fill: var(--soft); font-size: 11px; }
@@ -122,9 +123,8 @@ _SMALL = """
   .viewer { grid-template-columns: minmax(0, 1fr); } .episodes { max-height: 215px; }
   .bar-top { position: static; } .tiles { grid-template-columns: 1fr 1fr; gap: 10px; } .tiles dd { font-size: 1.3rem; }
   figure { padding: 12px 8px 8px; } .chart text { font-size: 14.5px; } .chart text.value, .chart text.note {
-  font-size: 13px; } th, td { padding: 6px 9px; }
+  font-size: 12.5px; } th, td { padding: 6px 9px; }
 }
-@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
   :root { color-scheme: light; --page: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #bbb; --faint: #e5e5e5;
     @LIGHT@ }

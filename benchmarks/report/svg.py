@@ -24,8 +24,10 @@ from benchmarks.report.charts import (
 )
 
 _WIDTH, _HEIGHT = 460, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 46
-_ROW, _DOT_LEFT, _DOT_RIGHT = 38, 12, 14
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 10, 46
+_ROW, _TEXT_LINE, _DOT_LEFT, _DOT_RIGHT = 41, 16, 12, 14
+_LETTER = 7.6
+"""Width of a letter at the size of a phone, on the generous side."""
 _LINEAR_BELOW = 1_000.0
 Scale = Callable[[float], float]
 
@@ -63,15 +65,16 @@ def _line_chart(chart: LineChart) -> str:
         parts.append(_line("tick", place(tick), place(tick), _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM + 4))
         parts.append(_text(place(tick), _HEIGHT - _BOTTOM + 17, short(tick)))
     parts.append(_line("axis", _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM))
-    for height, name in chart.guides:
+    for height, _ in chart.guides:
         parts.append(_line("guide", _LEFT, _WIDTH - _RIGHT, y(height), y(height)))
-        parts.append(_text(_WIDTH - _RIGHT - 2, y(height) - 4, name, "end", "note"))
     for line in reversed(chart.lines):  # the first one, ours, on top
-        parts.append(_curve(line, place, y))
+        parts.append(_curve(line, place, y, chart.ends))
+    drawn = [(place(at), y(value)) for line in chart.lines for at, value in zip(line.x, line.y, strict=True)]
+    parts += [_guide_name(name, y(height), drawn) for height, name in chart.guides]
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 8, chart.x_label, css="label"))
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     parts.append(
-        f'<text class="label" text-anchor="middle" transform="translate(13 {middle:g}) rotate(-90)">'
+        f'<text class="label" text-anchor="middle" transform="translate(12 {middle:g}) rotate(-90)">'
         f"{escape(chart.y_label)}</text>"
     )
     parts.append(f'<line class="cursor" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" x1="0" x2="0"/><g class="cursors"></g>')
@@ -85,14 +88,29 @@ def _line_chart(chart: LineChart) -> str:
     )
 
 
-def _curve(line: Line, x: Scale, y: Scale) -> str:
+def _guide_name(name: str, height: float, drawn: list[tuple[float, float]]) -> str:
+    """The name of a horizontal line, at the end and on the side of it where it hides the least of the curves."""
+    width = len(name) * 6.5
+
+    def hidden(place: tuple[float, float, str]) -> int:
+        x, y, anchor = place
+        left = x - width if anchor == "end" else x
+        return sum(left <= at <= left + width and y - 12 <= value <= y + 4 for at, value in drawn)
+
+    ends = ((_WIDTH - _RIGHT - 2, "end"), (_LEFT + 4, "start"))
+    places = [(x, height + shift, anchor) for shift in (-4.0, 13.0) for x, anchor in ends]
+    x, y, anchor = min(places, key=hidden)
+    return _text(x, y, name, anchor, "note")
+
+
+def _curve(line: Line, x: Scale, y: Scale, end_dot: bool) -> str:
     xs = [x(value) for value in line.x]
     path = _path(xs, [y(value) for value in line.y])
     band = ""
     if line.low is not None and line.high is not None:
         upper, lower = _path(xs, [y(v) for v in line.high]), _path(xs[::-1], [y(v) for v in line.low[::-1]])
         band = f'<path class="band c{line.style.slot}" d="{upper}L{lower[1:]}Z"/>'
-    end = f'<circle class="dot c{line.style.slot}" r="3.5" cx="{xs[-1]:.1f}" cy="{y(line.y[-1]):.1f}"/>'
+    end = f'<circle class="dot c{line.style.slot}" r="3.5" cx="{xs[-1]:.1f}" cy="{y(line.y[-1]):.1f}"/>' * end_dot
     return (
         f'<g class="series s{line.style.slot}">{band}<path class="line c{line.style.slot}" d="{path}"'
         f"{_dashes(line.style)}/>{end}</g>"
@@ -134,15 +152,18 @@ def _dot_chart(chart: DotChart) -> str:
     def x(value: float) -> float:
         return scale(warp(value))
 
-    bottom = _ROW * len(chart.rows) + 12
+    room = _WIDTH - _DOT_LEFT - _DOT_RIGHT
+    below = any((len(row.label) + len(row.text) + 2) * _LETTER > room for row in chart.rows)
+    row_height = _ROW + _TEXT_LINE * below
+    bottom = row_height * len(chart.rows) + 12
     parts = []
     for tick in ticks:
         parts.append(_line("grid", x(tick), x(tick), 8, bottom))
         parts.append(_text(x(tick), bottom + 15, short(tick)))
-    for index, row in enumerate(chart.rows):
-        parts.append(_dot_row(row, x, 14 + _ROW * index, chart))
-    if chart.guide:
+    if chart.guide and not chart.bars:  # bars begin there, which is line enough
         parts.append(_line("zero", x(chart.guide[0]), x(chart.guide[0]), 4, bottom))
+    for index, row in enumerate(chart.rows):
+        parts.append(_dot_row(row, x, 14 + row_height * index, chart, below))
     parts.append(_line("axis", _DOT_LEFT, _WIDTH - _DOT_RIGHT, bottom, bottom))
     parts.append(_text(_WIDTH / 2, bottom + 34, chart.x_label, css="label"))
     about = f"{chart.title}. " + "; ".join(f"{row.label}: {row.text}" for row in chart.rows)
@@ -152,12 +173,16 @@ def _dot_chart(chart: DotChart) -> str:
     )
 
 
-def _dot_row(row: Row, x: Scale, top: float, chart: DotChart) -> str:
-    slot, middle = row.style.slot, top + 15
-    parts = [
-        _text(_DOT_LEFT, top, row.label, "start", "name"),
-        _text(_WIDTH - _DOT_RIGHT, top, row.text, "end", "value"),
-    ]
+def _dot_row(row: Row, x: Scale, top: float, chart: DotChart, below: bool) -> str:
+    """A row: its words, beside or ``below`` one another, and what they are about under them."""
+    slot, middle = row.style.slot, top + 15 + _TEXT_LINE * below
+    most = int((_WIDTH - _DOT_LEFT - _DOT_RIGHT) / _LETTER)
+    name = row.label if len(row.label) <= most else row.label[: most - 1] + "…"
+    parts = [_text(_DOT_LEFT, top, name, "start", "name")]
+    if below:
+        parts.append(_text(_DOT_LEFT, top + _TEXT_LINE, row.text, "start", "value"))
+    else:
+        parts.append(_text(_WIDTH - _DOT_RIGHT, top, row.text, "end", "value"))
     if chart.bars and row.value is not None and chart.guide is not None:
         start, end = sorted((x(chart.guide[0]), x(row.value)))
         parts.append(
