@@ -87,6 +87,8 @@ FACTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("α 1.0", {"priority_alpha": 1.0}),
     ("τ 0.003", {"tau": 0.003}),
     ("τ 0.03", {"tau": 0.03}),
+    ("weight decay 0.1", {"policy_kwargs": {"optimizer_kwargs": {"weight_decay": 0.1, "decoupled_weight_decay": True}}}),
+    ("weight decay 1", {"policy_kwargs": {"optimizer_kwargs": {"weight_decay": 1.0, "decoupled_weight_decay": True}}}),
     ("1 layer", {"policy_kwargs": {"n_layers": 1}}),
     ("3 layers", {"policy_kwargs": {"n_layers": 3}}),
     ("width 32", {"policy_kwargs": {"features_dim": 32}}),
