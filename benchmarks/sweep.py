@@ -71,6 +71,7 @@ BASE: dict[str, Any] = {
     "policy_kwargs": {"feature_map": "softmax", "features_dim": 64, "n_layers": 2, "n_random_features": 32},
 }
 """What the sweep of the defaults changes one by one; everything is said, so that its cells outlive the defaults."""
+DECAY: dict[str, Any] = {"weight_decay": 1.0, "decoupled_weight_decay": True}
 FACTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("learning rate 1e-3", {"learning_rate": 1e-3}),
     ("learning rate 4e-3", {"learning_rate": 4e-3}),
@@ -87,8 +88,8 @@ FACTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("α 1.0", {"priority_alpha": 1.0}),
     ("τ 0.003", {"tau": 0.003}),
     ("τ 0.03", {"tau": 0.03}),
-    ("weight decay 0.1", {"policy_kwargs": {"optimizer_kwargs": {"weight_decay": 0.1, "decoupled_weight_decay": True}}}),
-    ("weight decay 1", {"policy_kwargs": {"optimizer_kwargs": {"weight_decay": 1.0, "decoupled_weight_decay": True}}}),
+    ("weight decay 0.1", {"policy_kwargs": {"optimizer_kwargs": DECAY | {"weight_decay": 0.1}}}),
+    ("weight decay 1", {"policy_kwargs": {"optimizer_kwargs": DECAY}}),
     ("1 layer", {"policy_kwargs": {"n_layers": 1}}),
     ("3 layers", {"policy_kwargs": {"n_layers": 3}}),
     ("width 32", {"policy_kwargs": {"features_dim": 32}}),
