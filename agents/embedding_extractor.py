@@ -22,11 +22,16 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
     from the same arguments: what is learned is copied for each, a frozen embedding is shared, with its cache, and is
     not among the weights that are saved.
 
+    :class:`agents.DoubleDQN` adds :meth:`auxiliary_loss` to its own on the transition path (``"MlpPolicy"``), so that
+    the autoencoder learns to reconstruct while it learns what is worth something (SAC-AE, arXiv:1910.01741). In other
+    agents it learns from their loss alone.
+
     Args:
         observation_space: Right-padded token ids, as for :class:`agents.extractors.PerformerExtractor`; or vectors of
             an embedding, as :class:`~agents.embed_observation.EmbedObservation` gives, for an autoencoder alone.
         embedding: What embeds; None for :meth:`StateEmbedding.for_space`.
         autoencoder: What compresses the vectors, to ``latent_dim`` features; it learns with the agent.
+        auxiliary_coefficient: Weight of the autoencoder's own loss, ≥ 0; 0 leaves it to the agent's.
         **embedding_kwargs: Arguments of :meth:`StateEmbedding.for_space`; none where ``embedding`` is given.
 
     Raises:
@@ -38,8 +43,11 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
         observation_space: spaces.Space[Any],
         embedding: StateEmbedding | None = None,
         autoencoder: StateAutoEncoder | None = None,
+        auxiliary_coefficient: float = 1.0,
         **embedding_kwargs: Any,
     ) -> None:
+        if not auxiliary_coefficient >= 0:
+            raise ValueError(f"auxiliary_coefficient must be at least 0, got {auxiliary_coefficient}")
         if embedding is not None and embedding_kwargs:
             raise ValueError(f"embedding_kwargs must be empty where embedding is given, got {list(embedding_kwargs)}")
         is_vector = isinstance(observation_space, spaces.Box) and np.issubdtype(observation_space.dtype, np.floating)
@@ -61,6 +69,7 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
             decode = getattr(embedding, "decode", None)  # a method of a task, which nobody changes
             self.embedding = copy.deepcopy(embedding, {id(decode): decode})
         self.autoencoder = copy.deepcopy(autoencoder)
+        self.auxiliary_coefficient = auxiliary_coefficient
 
     def embeddings(self, observations: Tensor) -> Tensor:
         """Return the vectors of observations before the autoencoder, (B, D)."""
@@ -76,6 +85,6 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
 
     def auxiliary_loss(self, observations: Tensor) -> Tensor:
         """Return the autoencoder's loss on these observations, to be added to the agent's; zero if there is none."""
-        if self.autoencoder is None:
+        if self.autoencoder is None or self.auxiliary_coefficient == 0:
             return torch.zeros(())
-        return self.autoencoder.auxiliary_loss(self.embeddings(observations))
+        return self.auxiliary_coefficient * self.autoencoder.auxiliary_loss(self.embeddings(observations))

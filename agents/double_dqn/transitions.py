@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.dqn.policies import DQNPolicy
@@ -146,6 +147,11 @@ class TransitionPath(LearningPath):
         loss, td_errors, q_t = transition_loss(
             policy.q_net, policy.q_net_target, batch, gamma=model.gamma, double_q=model.double_q
         )
+        auxiliary_loss = getattr(policy.q_net.features_extractor, "auxiliary_loss", None)
+        if (
+            auxiliary_loss is not None
+        ):  # what an extractor learns beside the values, such as to reconstruct (1910.01741)
+            loss = loss + auxiliary_loss(preprocess_obs(batch.observations, policy.observation_space))
         errors = td_errors.abs()
         return Loss(loss, errors.mean(), q_t.detach().mean(), errors.cpu().numpy().astype(np.float64))
 

@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from agents.double_dqn import DoubleDQN
 from agents.embed_observation import EmbedObservation, VectorEmbedObservation
 from agents.embedding_cache import EmbeddingCache
 from agents.embedding_extractor import StateEmbeddingExtractor
@@ -311,12 +312,26 @@ def test_extractor_for_vectors_and_its_auxiliary_loss() -> None:
     assert StateEmbeddingExtractor(SPACE, **SMALL).auxiliary_loss(torch.from_numpy(rows([0]))) == 0
 
 
+@pytest.mark.parametrize("coefficient", [0.0, 1.0])
+def test_double_dqn_reconstructs_beside_learning_values(coefficient: float) -> None:
+    kwargs = {**SMALL, "autoencoder": StateAutoEncoder(8, 4, hidden=()), "auxiliary_coefficient": coefficient}
+    policy = {"features_extractor_class": StateEmbeddingExtractor, "features_extractor_kwargs": kwargs}
+    model = DoubleDQN("MlpPolicy", reverse(), policy_kwargs=policy, train_freq=1, **SB3)
+    decoder = model.q_net.features_extractor.autoencoder.decoder
+    before = [parameter.clone() for parameter in decoder.parameters()]
+    model.learn(32)
+    moved = [not torch.equal(old, new) for old, new in zip(before, decoder.parameters(), strict=True)]
+    assert all(moved) if coefficient else not any(moved)
+
+
 def test_extractor_refuses_what_does_not_fit() -> None:
     embedding = StateEmbedding.for_space(SPACE, **SMALL)
     with pytest.raises(ValueError, match=r"embedding_kwargs must be empty .* got \['features_dim'\]"):
         StateEmbeddingExtractor(SPACE, embedding, features_dim=8)
     with pytest.raises(ValueError, match="autoencoder must have input_dim = 8, got 4"):
         StateEmbeddingExtractor(SPACE, embedding, StateAutoEncoder(4, 2))
+    with pytest.raises(ValueError, match="auxiliary_coefficient must be at least 0, got -1"):
+        StateEmbeddingExtractor(SPACE, embedding, StateAutoEncoder(8, 2), auxiliary_coefficient=-1)
     with pytest.raises(ValueError, match="observation_space must be a row of token ids, or autoencoder the only"):
         StateEmbeddingExtractor(spaces.Box(-1, 1, (8,), np.float32))
 
