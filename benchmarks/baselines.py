@@ -19,7 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from agents import DoubleDQN, PerformerExtractor, make_vec_env
+from agents import DoubleDQN, PerformerExtractor, StateAutoEncoder, StateEmbeddingExtractor, make_vec_env
 from agents.encoders.base import features_at
 from agents.extractors import token_row
 from agents.options import constructor_arguments, merge
@@ -134,6 +134,39 @@ def _ours(cell: Cell) -> DoubleDQN:
     return DoubleDQN("PerformerPolicy", env, seed=cell.seed, device="cpu", **kwargs)
 
 
+def _compressed(cell: Cell) -> DoubleDQN:
+    """Ours on transitions, from a learned embedding of the text, optionally with a :class:`StateAutoEncoder` behind it.
+
+    ``agent_kwargs``: ``latent_dim`` (None for no autoencoder) and ``auxiliary_coefficient``.
+    """
+    chosen = {"latent_dim": None, "auxiliary_coefficient": 1.0} | cell.agent_kwargs
+    width, latent_dim = 64, chosen["latent_dim"]
+    extractor: dict[str, Any] = {"features_dim": width, "auxiliary_coefficient": chosen["auxiliary_coefficient"]}
+    if latent_dim is not None:
+        with torch.random.fork_rng(devices=[]):  # a module's weights come from the global generator
+            torch.random.default_generator.manual_seed(cell.seed)
+            extractor["autoencoder"] = StateAutoEncoder(width, latent_dim, hidden=(64,), neighbour_weight=0.0)
+    return DoubleDQN(
+        "MlpPolicy",
+        _native(cell),
+        learning_rate=1e-3,
+        buffer_size=50_000,
+        learning_starts=500,
+        batch_size=64,
+        train_freq=1,
+        gradient_steps=N_ENVS // 4,
+        target_update_interval=500,
+        exploration_fraction=0.3,
+        policy_kwargs={
+            "features_extractor_class": StateEmbeddingExtractor,
+            "features_extractor_kwargs": extractor,
+            "net_arch": [64],
+        },
+        seed=cell.seed,
+        device="cpu",
+    )
+
+
 def _policy_kwargs(features: str) -> dict[str, Any]:
     if features == "performer":
         return {"features_extractor_class": PerformerExtractor, "net_arch": []}
@@ -180,6 +213,7 @@ def _native(cell: Cell) -> Any:
 
 AGENTS: dict[str, Callable[[Cell], BaseAlgorithm]] = {
     "ours": _ours,
+    "ours-compressed": _compressed,
     "ppo-performer": _ppo("performer"),
     "ppo-mlp": _ppo("mlp"),
     "dqn-performer": _dqn("performer"),

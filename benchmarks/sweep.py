@@ -151,6 +151,16 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
         for feature_map in ("softmax", "relu")
         for seed in SEEDS
     ),
+    # Does an autoencoder between the embedding and the Q-network help, alone or with its own loss beside the agent's?
+    "autoencoder": tuple(
+        Cell("ours-compressed", task, seed, env_kwargs, agent_kwargs, budget_steps=8_000, evaluations=8)
+        for seed in SEEDS
+        for task, env_kwargs in ((REVERSE, {"length": 2, "vocab_size": 7}), ("TextGen/Classify-Easy-v0", {}))
+        for agent_kwargs in (
+            {},
+            *({"latent_dim": size, "auxiliary_coefficient": weight} for size in (4, 16) for weight in (0.0, 1.0)),
+        )
+    ),
     # Beside it stands benchmarks/sensitivity.py, which says what each default is worth.
     "defaults": one_at_a_time(),
 }
