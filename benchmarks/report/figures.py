@@ -16,6 +16,7 @@ from benchmarks.sensitivity import BASE_NAME, effects
 AXES = ((1, "seconds", "seconds of training, one thread"), (0, "steps", "environment steps"))
 """Column of a learning curve, its short name, and the axis's title."""
 _UNIT_RANGE = (0.0, 1.0)
+_MOST_NAMES = 4
 _OURS_STYLE = Style("ours", 0)
 
 
@@ -57,13 +58,20 @@ def aggregate_chart(comparison: Comparison, tasks: Sequence[TaskResults], key: s
     return DotChart(key, title, "normalised score, IQM", tuple(rows), x_range=_UNIT_RANGE) if rows else None
 
 
+def names_of(tasks: Sequence[TaskResults]) -> str:
+    """The names of a few tasks, or the number of many."""
+    if len(tasks) > _MOST_NAMES:
+        return counted(len(tasks), "task")
+    return ", ".join(task.name.removeprefix("TextGen/") for task in tasks)
+
+
 def group_charts(comparison: Comparison) -> list[DotChart]:
     """The same for each task group."""
     charts = []
     for group in (*GROUPS, "other"):
         tasks = [task for task in comparison.rated if task.group == group]
-        names = ", ".join(task.name.removeprefix("TextGen/") for task in tasks)
-        chart = aggregate_chart(comparison, tasks, file_key("group", group), f"{group.capitalize()}: {names}")
+        title = f"{group.capitalize()}: {names_of(tasks)}"
+        chart = aggregate_chart(comparison, tasks, file_key("group", group), title)
         if chart is not None:
             charts.append(chart)
     return charts

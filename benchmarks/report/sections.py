@@ -49,7 +49,7 @@ def comparison_tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 def overview(comparison: Comparison) -> Section | None:
     """Aggregate scores and probability of improvement; None where no task has references."""
-    title = f"All tasks: {', '.join(task.name for task in comparison.rated)}"
+    title = f"Everything: {figures.names_of(comparison.rated)}"
     found = [
         figures.aggregate_chart(comparison, comparison.rated, "aggregate", title),
         figures.improvement_chart(comparison),

@@ -36,7 +36,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; paddin
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 430px), 1fr)); gap: 18px;
   align-items: start; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
-  padding: 14px 16px 10px; position: relative; min-width: 0; }
+  padding: 14px 16px 10px; position: relative; min-width: 0; content-visibility: auto;
+  contain-intrinsic-size: auto 350px; }
 figcaption { font-size: .86rem; }
 .wide { max-width: 560px; }
 .chart { display: block; width: 100%; height: auto; overflow: visible; }
