@@ -76,7 +76,7 @@ def learn_from_text(
     window: int | None = None,
     conservatism: float | None = None,
     expectile: float = 0.8,
-    sharpness: float = 2.0,
+    sharpness: float = 1.0,
     other_reward: float | None = None,
     prioritized: bool = False,
     callback: Callable[[OfflineProgress], bool | None] | None = None,
@@ -86,7 +86,9 @@ def learn_from_text(
     ``learn_from_text(model, rows)`` and ``model.learn(steps)`` is all that pretraining takes: the texts go into the
     model's own replay and stay there when it goes on online, until newer episodes push them out. Everything that replay
     holds is learned from, so an agent may look at texts in between, too. To make use from the first step on of what was
-    learned, build the model with ``learning_starts=0`` and a small ``exploration_initial_eps``.
+    learned, build the model with ``learning_starts=0`` and a small ``exploration_initial_eps``. But online learning has
+    no cross-entropy that keeps other actions down: after ``"cql"`` and ``"ilql"`` it has to find out what those are
+    worth, and may get worse first.
 
     The objectives, of which all but the last learn the value of going on in the best way:
 
@@ -119,7 +121,7 @@ def learn_from_text(
         reward: Who pays, see :func:`text_to_episodes`.
         prompt_tokens: See :func:`text_to_episodes`.
         window: See :func:`text_to_episodes`.
-        conservatism: Weight of the cross-entropy (≥ 0); None for 0.1 with ``"cql"`` and ``"ilql"``, and 0 with
+        conservatism: Weight of the cross-entropy (≥ 0); None for 1 with ``"cql"`` and ``"ilql"``, and 0 with
             ``"td"`` and ``"mc"``.
         expectile: Of ``"ilql"``, in (0, 1): how near a state's value is to that of the best action in the data.
         sharpness: β of ``"ilql"`` (≥ 0), in standard deviations of the advantage.

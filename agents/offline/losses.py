@@ -17,7 +17,7 @@ from agents.replay.episodes import EpisodeBatch
 
 Objective = Literal["td", "cql", "ilql", "mc", "bc"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
-DEFAULT_CONSERVATISM = {"td": 0.0, "cql": 0.1, "ilql": 0.1, "mc": 0.0, "bc": 1.0}
+DEFAULT_CONSERVATISM = {"td": 0.0, "cql": 1.0, "ilql": 1.0, "mc": 0.0, "bc": 1.0}
 """Weight of the cross-entropy of the data's actions, for rewards whose returns are around 1."""
 
 
@@ -45,7 +45,7 @@ class OfflineObjective:
     lower_bound: bool = False
     conservatism: float = 0.0
     expectile: float = 0.8
-    sharpness: float = 2.0
+    sharpness: float = 1.0
     other_reward: float | None = None
 
 

@@ -448,10 +448,10 @@ class TestCommand:
         path.write_text("the cat sat on the mat\n" * 60 + "the dog sat on the cat\n" * 4)
         return path
 
-    @pytest.mark.parametrize(("level", "objective"), [("char", "td"), ("word", "bc")])
-    def test_a_corpus(self, textgym, corpus, tmp_path, level, objective):
+    @pytest.mark.parametrize(("level", "objective", "epochs"), [("char", "td", 4), ("word", "bc", 15)])
+    def test_a_corpus(self, textgym, corpus, tmp_path, level, objective, epochs):
         folder = tmp_path / "run"
-        options = ["--level", level, "--window", 8, "--objective", objective, "--epochs", 6, "--run-dir", folder]
+        options = ["--level", level, "--window", 8, "--objective", objective, "--epochs", epochs, "--run-dir", folder]
         code, out, err = textgym("train", "--from-text", corpus, *options, *TINY_OPTIONS, "--set", "batch_size=16")
         assert (code, err) == (0, "") and "Held out" in out and f"Run folder: {folder}" in out
         result = json.loads((folder / "result.json").read_text())
