@@ -18,9 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.defaults import with_defaults
-from agents.double_dqn.encoder_policies import GRUPolicy, TransformerPolicy
 from agents.double_dqn.paths import LearningPath
-from agents.double_dqn.policies import PerformerPolicy, SequencePolicy
+from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
 from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from agents.double_dqn.transitions import TransitionPath

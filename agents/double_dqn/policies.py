@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from agents.double_dqn.heads import QHead
 from agents.encoders.base import CausalEncoder, EncoderState
-from agents.extractors import PerformerExtractor
+from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
 from textgym.spaces import sequence_lengths
 
 
@@ -180,7 +180,7 @@ class SequencePolicy(DQNPolicy):
         observation_space: A :class:`textgym.TokenSequence`.
         action_space: The tokens.
         lr_schedule: Learning rate as a function of the remaining progress.
-        features_extractor_class: An extractor with a causal ``encoder``.
+        features_extractor_class: An extractor with a causal ``encoder``; None for :attr:`extractor_class`.
         features_extractor_kwargs: Its arguments.
         dueling: See :class:`agents.double_dqn.heads.QHead`.
         n_ensemble: Likewise; more than 1 is what ``exploration="ensemble_ucb"`` needs.
@@ -189,10 +189,14 @@ class SequencePolicy(DQNPolicy):
         **encoder_kwargs: ``features_dim``, ``n_layers``, ``n_heads`` …: a short way to write
             ``features_extractor_kwargs``.
 
+    Attributes:
+        extractor_class: The extractor of this class's policies.
+
     Raises:
         ValueError: If an argument is out of range.
     """
 
+    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = PerformerExtractor
     q_net: SequenceQNetwork  # type: ignore[assignment]
     q_net_target: SequenceQNetwork  # type: ignore[assignment]
 
@@ -201,7 +205,7 @@ class SequencePolicy(DQNPolicy):
         observation_space: spaces.Space,
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
-        features_extractor_class: type[BaseFeaturesExtractor] = PerformerExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         dueling: bool = True,
         n_ensemble: int = 1,
@@ -216,7 +220,7 @@ class SequencePolicy(DQNPolicy):
             lr_schedule,
             net_arch=[],
             activation_fn=nn.ReLU,
-            features_extractor_class=features_extractor_class,
+            features_extractor_class=features_extractor_class or self.extractor_class,
             features_extractor_kwargs={**(features_extractor_kwargs or {}), **encoder_kwargs},
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
@@ -249,3 +253,15 @@ class SequencePolicy(DQNPolicy):
 
 PerformerPolicy = SequencePolicy
 """The default: a :class:`agents.encoders.Performer`."""
+
+
+class TransformerPolicy(SequencePolicy):
+    """:class:`SequencePolicy` over a :class:`agents.encoders.Transformer`: softmax attention."""
+
+    extractor_class = TransformerExtractor
+
+
+class GRUPolicy(SequencePolicy):
+    """:class:`SequencePolicy` over a :class:`agents.encoders.GRU`."""
+
+    extractor_class = GRUExtractor

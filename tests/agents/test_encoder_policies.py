@@ -9,8 +9,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
-from agents.double_dqn.encoder_policies import GRUPolicy, TransformerPolicy
-from agents.double_dqn.policies import PerformerPolicy, SequencePolicy
+from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
 from agents.encoders import GRU, CausalEncoder, Performer, Transformer
 from tests.agents.tasks import Echo
 from textgym import TextGenVectorEnv
