@@ -151,6 +151,24 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
         for feature_map in ("softmax", "relu")
         for seed in SEEDS
     ),
+    # Success by chance is 1 in 4,096: which explorer finds it, with the return lower bound and without?
+    "sparse": tuple(
+        Cell(
+            "ours",
+            "TextGen/Reverse-Sparse-v0",
+            seed,
+            agent_kwargs={"lower_bound": lower_bound, **explorer},
+            budget_steps=300_000,
+            evaluations=15,
+        )
+        for lower_bound in (True, False)
+        for explorer in (
+            {"exploration": "ucb", "exploration_kwargs": {"coefficient": 0.03}},
+            {"exploration": "epsilon"},
+            {"exploration": "boltzmann"},
+        )
+        for seed in SEEDS
+    ),
     # Does an autoencoder between the embedding and the Q-network help, alone or with its own loss beside the agent's?
     "autoencoder": tuple(
         Cell("ours-compressed", task, seed, env_kwargs, agent_kwargs, budget_steps=8_000, evaluations=8)
