@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -11,6 +12,32 @@ from benchmarks.run import Result
 from benchmarks.sweep import FACTORS, SWEEPS, Cell
 
 BASE_NAME = "base"
+REASONS: tuple[tuple[str, str], ...] = (
+    ("`learning_rate=1e-3`", "as good as 2e-3 ({learning rate 1e-3}); 4e-3 is worse ({learning rate 4e-3})"),
+    (
+        "`updates_per_step=0.04`",
+        "half as many learn much less ({updates_per_step 0.02}); twice as many learn more from a step "
+        "({updates_per_step 0.08}) and take twice the time",
+    ),
+    (
+        '`exploration="ucb"`, coefficient 0.02',
+        "no explorer is better beyond its error: ε-greedy {ε-greedy}, Boltzmann {Boltzmann}, "
+        "coefficients 0.1 {UCB 0.1} and 0.3 {UCB 0.3}",
+    ),
+    ("`lower_bound=False`", "no gain on average ({lower bound}), and not every task allows it"),
+    ("`n_steps=1`", "three steps help where rewards come late and harm Sort ({3-step})"),
+    ("`prioritized_replay=True`", "uniform replay is worse where rewards are rare ({uniform replay})"),
+    ("`priority_alpha=0.6`", "1.0 is as good ({α 1.0})"),
+    ("`tau=0.01`", "0.003 is worse ({τ 0.003}), 0.03 as good ({τ 0.03})"),
+    ("no weight decay", "0.1 is as good ({weight decay 0.1}), so is 1 ({weight decay 1})"),
+    ("`n_layers=2`", "one is as good on tasks this small ({1 layer}), three no better ({3 layers})"),
+    ("`features_dim=64`", "32: {width 32}; 128: {width 128}"),
+    (
+        '`feature_map="softmax"`',
+        "ReLU is as good here ({feature map relu}), but not on longer copies: see `results/copy`",
+    ),
+)
+"""Default → why it is what it is; names of changes in braces stand for their differences."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +113,24 @@ def markdown(found: Sequence[Effect]) -> str:
     for effect in found:
         areas = " | ".join(f"{effect.by_task[task]:.3f}" if task in effect.by_task else "" for task in tasks)
         lines.append(f"| {effect.name} | {areas} | {_difference(effect)} |")
+    named = {effect.name: _difference(effect).replace("**", "") for effect in found}
+    lines += ["", "What follows:", "", "| default | because |", "|---|---|"]
+    lines += [f"| {default} | {_explained(reason, named)} |" for default, reason in REASONS]
     lines += ["", "Tasks and their budgets:", ""]
     lines += [f"* {_describe(cell)}" for cell in dict.fromkeys(_anonymous(cell) for cell in SWEEPS["defaults"])]
     lines += ["", f"The base: {_arguments(SWEEPS['defaults'][0].agent_kwargs)}.", ""]
     return "\n".join(lines)
+
+
+def _explained(reason: str, named: dict[str, str]) -> str:
+    """Put the differences in the place of the names in braces."""
+
+    def difference(match: re.Match[str]) -> str:
+        if match[1] not in {name for name, _ in FACTORS}:
+            raise ValueError(f"REASONS must name changes of the sweep, got {match[1]!r}")
+        return named.get(match[1], "not measured")
+
+    return re.sub(r"\{(.*?)\}", difference, reason)
 
 
 def _difference(effect: Effect) -> str:

@@ -1,0 +1,40 @@
+"""The page about the defaults."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks.run import load_results
+from benchmarks.sensitivity import effects, markdown
+from benchmarks.sweep import FACTORS, SMALL_TASKS, SWEEPS
+
+ROOT = Path(__file__).parents[2]
+
+
+def result(cell, score):
+    return {"cell": asdict(cell), "curve": [[0, 0.0, -9.0], [10, 1.0, score], [20, 2.0, score + 0.2]], "score": score}
+
+
+def test_effects_are_paired_by_task_and_seed():
+    cells = SWEEPS["defaults"]
+    size = len(cells) // (len(FACTORS) + 1)
+    base = [result(cell, number) for number, cell in enumerate(cells[:size])]
+    first = [
+        result(cell, number + (0.5 if cell.seed == 10 else 0.1)) for number, cell in enumerate(cells[size : 2 * size])
+    ]
+    of_base, of_first = effects([*base, *first])
+    assert (of_base.difference, of_base.error) == (0, 0)
+    assert list(of_base.by_task) == [task for task, _, _ in SMALL_TASKS]
+    assert of_base.by_task[SMALL_TASKS[0][0]] == pytest.approx(0.6)  # seeds score 0 and 1, and 0.1 more at the end
+    assert (of_first.name, of_first.pairs) == (FACTORS[0][0], size)
+    assert of_first.difference == pytest.approx(0.3)
+    assert of_first.error == pytest.approx(0.2 * (size / (size - 1)) ** 0.5 / size**0.5)
+    with pytest.raises(ValueError, match="results must hold the base of the sweep 'defaults'"):
+        effects(first)
+
+
+def test_the_page_is_what_the_results_say():
+    """Made by ``python -m benchmarks sensitivity``, never by hand."""
+    written = (ROOT / "docs" / "defaults.md").read_text("utf-8")
+    assert markdown(effects(load_results(ROOT / "results" / "defaults"))) == written
