@@ -10,7 +10,6 @@ that makes one such update, less what the process held before it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -28,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 from agents.encoders import GRU, CausalEncoder, Performer, Transformer
+from agents.runs import write_json
 
 ENCODERS: dict[str, Callable[..., CausalEncoder]] = {"Performer": Performer, "Transformer": Transformer, "GRU": GRU}
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -175,21 +175,13 @@ def growth(rows: list[dict[str, Any]], encoder: str, figure: str) -> float:
 
 def print_table(title: str, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
     """Print one line for each context, with each encoder's figures beside each other, in the units of ``figures``."""
-    columns = [f"{name}\n{figure}" for figure in figures for name in ENCODERS]
+    columns = [f"{name}\n{figure.split('_')[0]}" for figure in figures for name in ENCODERS]
     table = Table("context", *columns, title=title)
     values = {(row["encoder"], row["context"]): row for row in rows}
     for context in sorted({row["context"] for row in rows}):
         cells = [values[name, context][figure] / unit for figure, unit in figures.items() for name in ENCODERS]
         table.add_row(f"{context:,}", *(f"{cell:.3g}" for cell in cells))
     Console().print(table)
-
-
-def write_json(path: Path, figures: dict[str, Any]) -> None:
-    """Write figures so that a reader finds the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> None:
