@@ -137,34 +137,30 @@ def _ours(cell: Cell) -> DoubleDQN:
 def _compressed(cell: Cell) -> DoubleDQN:
     """Ours on transitions, from a learned embedding of the text, optionally with a :class:`StateAutoEncoder` behind it.
 
-    ``agent_kwargs``: ``latent_dim`` (None for no autoencoder) and ``auxiliary_coefficient``.
+    ``agent_kwargs``: ``latent_dim`` (None for no autoencoder), ``auxiliary_coefficient``, and the constructor's.
     """
-    chosen = {"latent_dim": None, "auxiliary_coefficient": 1.0} | cell.agent_kwargs
-    width, latent_dim = 64, chosen["latent_dim"]
-    extractor: dict[str, Any] = {"features_dim": width, "auxiliary_coefficient": chosen["auxiliary_coefficient"]}
+    kwargs: dict[str, Any] = {
+        "learning_rate": 1e-3,
+        "buffer_size": 50_000,
+        "learning_starts": 500,
+        "batch_size": 64,
+        "train_freq": 1,
+        "gradient_steps": N_ENVS // 4,
+        "target_update_interval": 500,
+        "exploration_fraction": 0.3,
+    } | cell.agent_kwargs
+    width, latent_dim = 64, kwargs.pop("latent_dim", None)
+    extractor = {"features_dim": width, "auxiliary_coefficient": kwargs.pop("auxiliary_coefficient", 1.0)}
     if latent_dim is not None:
         with torch.random.fork_rng(devices=[]):  # a module's weights come from the global generator
             torch.random.default_generator.manual_seed(cell.seed)
             extractor["autoencoder"] = StateAutoEncoder(width, latent_dim, hidden=(64,), neighbour_weight=0.0)
-    return DoubleDQN(
-        "MlpPolicy",
-        _native(cell),
-        learning_rate=1e-3,
-        buffer_size=50_000,
-        learning_starts=500,
-        batch_size=64,
-        train_freq=1,
-        gradient_steps=N_ENVS // 4,
-        target_update_interval=500,
-        exploration_fraction=0.3,
-        policy_kwargs={
-            "features_extractor_class": StateEmbeddingExtractor,
-            "features_extractor_kwargs": extractor,
-            "net_arch": [64],
-        },
-        seed=cell.seed,
-        device="cpu",
-    )
+    policy = {
+        "features_extractor_class": StateEmbeddingExtractor,
+        "features_extractor_kwargs": extractor,
+        "net_arch": [64],
+    }
+    return DoubleDQN("MlpPolicy", _native(cell), policy_kwargs=policy, seed=cell.seed, device="cpu", **kwargs)
 
 
 def _policy_kwargs(features: str) -> dict[str, Any]:

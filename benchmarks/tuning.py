@@ -63,8 +63,14 @@ _DQN: dict[str, Any] = {
     "exploration_fraction": {"low": 0.05, "high": 0.5},
     "gamma": [0.9, 0.99, 1.0],
 }
+_COMPRESSED: dict[str, Any] = {
+    "latent_dim": [4, 8, 16, 32],
+    "auxiliary_coefficient": {"low": 0.01, "high": 10.0, "log": True},
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+}
 SPACES: dict[str, dict[str, Any]] = {
     "ours": _OURS,
+    "ours-compressed": _COMPRESSED,
     "ppo-performer": _PPO,
     "ppo-mlp": _PPO,
     "dqn-performer": _DQN,

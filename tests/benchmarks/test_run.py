@@ -121,7 +121,7 @@ def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_errors_of_the_commands_name_what_is_accepted(tmp_path: Path) -> None:
     runner = CliRunner()
     for arguments, message in (
-        (["run", "nothing"], "SWEEP must be one of reverse, textgen, quick, got 'nothing'"),
+        (["run", "nothing"], f"SWEEP must be one of {', '.join(SWEEPS)}, got 'nothing'"),
         (["run", "quick", "--only", "sarsa"], "--only must match a cell of 'quick'"),
         (["figure", str(tmp_path)], "folder must hold results"),
     ):
