@@ -122,6 +122,9 @@ def one_at_a_time(seeds: Iterable[int] = (10, 11)) -> tuple[Cell, ...]:
     )
 
 
+PATIENCE: dict[str, Any] = {"updates_per_step": 0.08, "exploration_fraction": 0.5}
+"""For rewards that chance seldom finds: random tokens for half of the run, and more updates for each of them."""
+
 SWEEPS: dict[str, tuple[Cell, ...]] = {
     # Ours has 20,000 steps, which take it some 25 s; the others have three times that, whatever their number of steps.
     "reverse": (
@@ -157,7 +160,7 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
             "ours",
             "TextGen/Reverse-Sparse-v0",
             seed,
-            agent_kwargs={"lower_bound": lower_bound, **explorer},
+            agent_kwargs={"lower_bound": lower_bound, **PATIENCE, **explorer},
             budget_steps=300_000,
             evaluations=15,
         )
