@@ -160,11 +160,12 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
             "ours",
             "TextGen/Reverse-Sparse-v0",
             seed,
-            agent_kwargs={"lower_bound": lower_bound, **PATIENCE, **explorer},
+            agent_kwargs={"lower_bound": lower_bound, **patience, **explorer},
             budget_steps=300_000,
             evaluations=15,
         )
         for lower_bound in (True, False)
+        for patience in ({}, PATIENCE)
         for explorer in (
             {"exploration": "ucb", "exploration_kwargs": {"coefficient": 0.03}},
             {"exploration": "epsilon"},
