@@ -34,7 +34,7 @@ REASONS: tuple[tuple[str, str], ...] = (
     ("`features_dim=64`", "32: {width 32}; 128: {width 128}"),
     (
         '`feature_map="softmax"`',
-        "ReLU is as good here ({feature map relu}), but not on longer copies: see `results/copy`",
+        "ReLU is as good here ({feature map relu}), but slower on longer copies: see `results/copy`",
     ),
 )
 """Default → why it is what it is; names of changes in braces stand for their differences."""
