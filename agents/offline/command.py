@@ -33,7 +33,6 @@ DEMONSTRATION_SEED = 2_000_000
 CORPUS_KWARGS: dict[str, Any] = {
     "gamma": 0.0,
     "learning_rate": {"start": 2e-3, "end": 0.0},
-    "policy_kwargs": {"feature_map": "softmax"},
 }
 """Arguments of the agent that differ from its defaults on a corpus; see :mod:`agents.offline.corpus`."""
 
@@ -175,7 +174,7 @@ def learn_corpus(
         episodes = text_to_episodes([vocabulary.normalise(learned)], task, window=vocabulary.window)
         test = text_to_episodes([vocabulary.normalise(held_out)], task, window=vocabulary.window)
     n_actions = int(episodes.n_actions.sum())
-    if arguments["buffer_size"] is None:
+    if (agent or {}).get("buffer_size") is None:
         arguments["buffer_size"] = n_actions
     env = TextGenVecEnv(TextGenVectorEnv(1, task))
     try:

@@ -14,6 +14,7 @@ from agents.double_dqn.losses import sequence_loss
 from agents.offline import OfflineObjective, learn_from_text, offline_loss, read_rows, text_to_episodes
 from agents.offline.likelihood import fit_temperature, score_texts
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
+from agents.runs import parse_yaml
 from agents.validate import evaluate
 from textgym import demonstrations, make_task
 from textgym.language_models import NGramLM
@@ -455,6 +456,9 @@ class TestCommand:
         code, out, err = textgym("train", "--from-text", corpus, *options, *TINY_OPTIONS, "--set", "batch_size=16")
         assert (code, err) == (0, "") and "Held out" in out and f"Run folder: {folder}" in out
         result = json.loads((folder / "result.json").read_text())
+        # Replay has room for the whole corpus, however long it is.
+        config = parse_yaml((folder / "config.yaml").read_text(), "config.yaml")
+        assert config["agent"]["buffer_size"] == result["learned"]["actions"]
         assert result["held_out"]["agreement"] > 0.4 and 1 <= result["held_out"]["perplexity"] < 20
         code, out, _ = textgym("validate", folder, "--text", corpus, "--json", tmp_path / "scores.json")
         assert code == 0 and "are the greedy action" in out and "log p" in out
