@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from agents.plot_style import PLOT_STYLE
 from agents.runs import atomic_write
 from benchmarks.run import Result
 from textgym import References, references
@@ -113,16 +114,7 @@ def learning_curves(results: Sequence[Result], path: Path) -> None:
         path: The picture, ``.png``, ``.svg`` or ``.pdf``; it is replaced in one go.
     """
     tasks = by_task(results)
-    style: Any = {
-        "font.size": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#E6E6E6",
-        "axes.axisbelow": True,
-        "svg.hashsalt": "textgym",
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(10.5, 0.9 + 3.6 * len(tasks)), layout="constrained")
         all_axes = figure.subplots(len(tasks), 2, squeeze=False, sharey="row")
         for axes, (task, runs) in zip(all_axes, tasks.items(), strict=True):

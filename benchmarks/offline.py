@@ -42,7 +42,7 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pret
 Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")]
 
-AGENT: dict[str, Any] = {"learning_rate": 3e-3, "policy_kwargs": {"feature_map": "softmax"}, "device": "cpu"}
+AGENT: dict[str, Any] = {"learning_rate": 3e-3, "device": "cpu"}
 EVALUATION_EPISODES = 256
 REVERSE = "TextGen/Reverse-v0"
 TASKS: dict[str, dict[str, Any]] = {

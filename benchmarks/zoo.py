@@ -26,6 +26,8 @@ from typing import Any
 import yaml
 
 from agents.presets import PRESETS, Preset
+from agents.runs import write_text
+from benchmarks.anchors import ANCHORS
 from textgym import env_ids
 
 ALGORITHM = "double_dqn"
@@ -34,18 +36,9 @@ HYPERPARAMS = Path(__file__).parent / "hyperparams" / f"{ALGORITHM}.yml"
 TRANSITION_HYPERPARAMS: dict[str, dict[str, Any]] = {
     # What RL Zoo uses for DQN there.
     "CartPole-v1": {
-        "n_timesteps": 50_000,
+        "n_timesteps": ANCHORS["CartPole-v1"].steps,
         "policy": "MlpPolicy",
-        "learning_rate": 2.3e-3,
-        "batch_size": 64,
-        "buffer_size": 100_000,
-        "learning_starts": 1_000,
-        "target_update_interval": 10,
-        "train_freq": 256,
-        "gradient_steps": 128,
-        "exploration_fraction": 0.16,
-        "exploration_final_eps": 0.04,
-        "policy_kwargs": {"net_arch": [256, 256]},
+        **ANCHORS["CartPole-v1"].arguments,
     },
     # Any other environment, unless its observations are images (CnnPolicy) or dictionaries (MultiInputPolicy).
     "default": {"n_timesteps": 100_000, "policy": "MlpPolicy"},
@@ -65,7 +58,7 @@ def write_hyperparams(path: Path = HYPERPARAMS) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # One block a time: of the whole, PyYAML would write equal parts once and refer to them.
     blocks = [yaml.safe_dump({env_id: values}, sort_keys=False) for env_id, values in hyperparams().items()]
-    path.write_text(head + "\n" + "\n".join(blocks), encoding="utf-8")
+    write_text(path, head + "\n" + "\n".join(blocks))
 
 
 def _zoo_form(preset: Preset) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_nam
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 
+from agents.checks import check_ranges
 from agents.double_dqn.defaults import with_defaults
 from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
@@ -24,7 +25,7 @@ from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from agents.double_dqn.transitions import TransitionPath
 from agents.exploration import EXPLORATIONS, Exploration, make_exploration
-from agents.vec_env import make_vec_env
+from agents.vec_env import action_masks, make_vec_env
 from textgym import env_ids
 
 DEFAULT_N_ENSEMBLE = 5  # where the explorer needs several heads
@@ -194,7 +195,7 @@ class DoubleDQN(DQN):
         self.exploration: str | Exploration = chosen.pop("exploration")
         if gradient_steps is None and self.updates_per_step is None:
             gradient_steps = 1
-        _check_arguments(
+        check_ranges(
             learning_starts=(chosen["learning_starts"], 0, np.inf),
             batch_size=(chosen["batch_size"], 1, np.inf),
             buffer_size=(chosen["buffer_size"], 1, np.inf),
@@ -362,10 +363,7 @@ class DoubleDQN(DQN):
 
     def _legal_actions(self) -> NDArray[np.bool_] | None:
         """Masks of the last observations, ``(n_envs, V)``; None where all is legal or there are no masks."""
-        env = self.env
-        if not self._env_has_masks or env is None or getattr(env, "all_legal", False):
-            return None
-        return np.stack(env.env_method("action_masks"))
+        return action_masks(self.env) if self._env_has_masks and self.env is not None else None
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -490,10 +488,3 @@ class DoubleDQN(DQN):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_path", "_masks", "_contexts"]
-
-
-def _check_arguments(**ranges: tuple[float, float, float]) -> None:
-    for name, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            accepted = f"at least {low}" if high == np.inf else f"in [{low}, {high}]"
-            raise ValueError(f"{name} must be {accepted}, got {value}")

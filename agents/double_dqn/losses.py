@@ -40,11 +40,7 @@ def sequence_loss(
         The loss, a scalar with a gradient, of all heads where there are several; temporal-difference errors,
         ``(B, T)``, without one; and the values of the actions, ``(B, T)``. Of several heads, the last two are means.
     """
-    n_actions = batch.valid.sum(dim=1, keepdim=True)  # (B, 1)
-    step = torch.arange(batch.valid.shape[1] + 1, device=batch.tokens.device)
-    # State t is the prefix before action t; the state after the last action is the whole text.
-    states = F.pad(batch.action_positions, (0, 1)) - 1  # (B, T + 1)
-    states = torch.where(step < n_actions, states, batch.lengths[:, None] - 1)
+    states = state_positions(batch)  # (B, T + 1)
     features = q_net.features_at(batch.tokens, states)  # (B, T + 1, D)
     q_t = q_net.head.of_ensemble(features[:, :-1], batch.actions)  # (B, T, K)
     n_heads = q_t.shape[2]
@@ -67,6 +63,14 @@ def sequence_loss(
             target = targets.lower_bound_targets(target, rewards, valid, terminated, gamma)
     loss, td_errors = targets.td_loss(fold(q_t), target, valid, weights)
     return loss, td_errors.unflatten(0, (n_heads, -1)).mean(dim=0), q_t.mean(dim=2)
+
+
+def state_positions(batch: EpisodeBatch) -> Tensor:
+    """Last token of each state, shape ``(B, T + 1)``: state t is the prefix before action t, the last one the text."""
+    n_actions = batch.valid.sum(dim=1, keepdim=True)  # (B, 1)
+    step = torch.arange(batch.valid.shape[1] + 1, device=batch.tokens.device)
+    states = F.pad(batch.action_positions, (0, 1)) - 1
+    return torch.where(step < n_actions, states, batch.lengths[:, None] - 1)
 
 
 def transition_loss(

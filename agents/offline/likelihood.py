@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.double_dqn import DoubleDQN
+from agents.double_dqn.losses import state_positions
 from agents.double_dqn.policies import SequencePolicy
 from agents.offline.episodes import TextEpisodes
-from agents.offline.losses import state_positions
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer
 from textgym.tasks.base import Task
 

@@ -7,10 +7,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agents import targets
-from agents.double_dqn.losses import sequence_loss
+from agents.double_dqn.losses import sequence_loss, state_positions
 from agents.double_dqn.policies import SequenceQNetwork
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
 from agents.replay.episodes import EpisodeBatch
@@ -138,11 +137,3 @@ def offline_loss(
     if objective.other_reward is not None:
         loss = loss + other_actions_loss(q_rows[:, :-1], actions, valid, objective.other_reward, masks_t, weights)
     return loss, unfold(td_errors), unfold(q_t)
-
-
-def state_positions(batch: EpisodeBatch) -> Tensor:
-    """Last token of each state, shape ``(B, T + 1)``: state t is the prefix before action t, the last one the text."""
-    n_actions = batch.valid.sum(dim=1, keepdim=True)  # (B, 1)
-    step = torch.arange(batch.valid.shape[1] + 1, device=batch.tokens.device)
-    states = F.pad(batch.action_positions, (0, 1)) - 1
-    return torch.where(step < n_actions, states, batch.lengths[:, None] - 1)

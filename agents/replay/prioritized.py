@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from agents.checks import check_ranges
 from agents.replay.sum_tree import SumTree
 
 _PRIORITY_FLOOR = 1e-6  # keeps transitions without an error in the draw
@@ -97,15 +98,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     ) -> None:
         if not isinstance(action_space, spaces.Discrete):
             raise ValueError(f"action_space must be Discrete, got {action_space}")
-        for name, value, low, high in (
-            ("alpha", alpha, 0, np.inf),
-            ("beta", beta, 0, 1),
-            ("gamma", gamma, 0, 1),
-            ("n_steps", n_steps, 1, np.inf),
-        ):
-            if not low <= value <= high:
-                accepted = f"at least {low}" if high == np.inf else f"in [{low}, {high}]"
-                raise ValueError(f"{name} must be {accepted}, got {value}")
+        check_ranges(alpha=(alpha, 0, np.inf), beta=(beta, 0, 1), gamma=(gamma, 0, 1), n_steps=(n_steps, 1, np.inf))
         super().__init__(
             buffer_size,
             observation_space,

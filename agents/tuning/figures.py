@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from agents.plot_style import PLOT_STYLE
 from agents.runs import atomic_write
 from agents.tuning.records import FAILED, STOPPED, Trial
 from agents.tuning.samplers import scores_for_model
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from agents.tuning.study import Study
 
 FORMATS = ("png", "svg")
-_STYLE: Any = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "axes.axisbelow": True,
-    "svg.hashsalt": "textgym",
-}
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito: apart for colour-blind readers too
 _GRID, _BACKGROUND = 40, 200
 """Points on a curve of partial dependence, and random points over which each is averaged."""
@@ -57,7 +49,7 @@ def draw_study(study: Study, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         figures = {
             "convergence": convergence(study),
             "partial_dependence": partial_dependence(study),

@@ -10,18 +10,13 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from agents.plot_style import PLOT_STYLE
 from agents.runs import atomic_write
 from benchmarks.report.charts import COLOURS, Chart, DotChart, LineChart, short
 
 FORMATS = ("png", "svg")
-_STYLE: Any = {
+_STYLE: Any = PLOT_STYLE | {
     "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "axes.axisbelow": True,
-    "svg.hashsalt": "textgym",
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in a text is a dollar
 }
