@@ -259,12 +259,13 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         if self._keys is None:
             self._keys = np.zeros(self.num_envs, np.uint64)
         if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
             seeds: Sequence[int | None] = [int(seed) + row for row in range(self.num_envs)]
         else:
             seeds = list(seed)
             if len(seeds) != self.num_envs:
                 raise ValueError(f"seed must be an integer or {self.num_envs} of them, got {len(seeds)}")
+        if seeds[0] is not None:
+            super().reset(seed=int(seeds[0]))
         for row in rows.tolist():
             self._keys[row] = row_key(seeds[row])
         self._episode_numbers[rows] = 0

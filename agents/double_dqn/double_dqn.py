@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +25,12 @@ from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from agents.double_dqn.transitions import TransitionPath
 from agents.exploration import EXPLORATIONS, Exploration, make_exploration
+from agents.health import UpdateWatch
 from agents.vec_env import action_masks, make_vec_env
 from textgym import env_ids
+
+if TYPE_CHECKING:
+    from agents.offline.rehearsal import Rehearsal
 
 DEFAULT_N_ENSEMBLE = 5  # where the explorer needs several heads
 SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
@@ -111,6 +115,9 @@ class DoubleDQN(DQN):
     :param priority_beta: Initial strength of the importance weights that correct for it; it grows to 1
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
+    :param q_lambda: Sequences only: λ of Peng's Q(λ) in [0, 1], which mixes the targets of all numbers of steps to the end
+        of the episode: 0 is one step, 1 the return. None: ``n_steps``
+    :param watkins: Whether Q(λ) stops before the first action that was not greedy (Watkins's)
     :param exploration: ``"ucb"`` (counts of last tokens, or of hashes of other observations), ``"ensemble_ucb"`` (with
         ``policy_kwargs={"n_ensemble": 5}`` heads unless told otherwise), ``"epsilon"``, ``"boltzmann"``, or an
         :class:`agents.exploration.Exploration`. None: ``"ucb"``; ``"epsilon"`` on transitions
@@ -170,6 +177,8 @@ class DoubleDQN(DQN):
         priority_alpha: float = 0.6,
         priority_beta: float = 0.4,
         lower_bound: bool = False,
+        q_lambda: float | None = None,
+        watkins: bool = False,
         exploration: str | Exploration | None = None,
         exploration_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -203,6 +212,7 @@ class DoubleDQN(DQN):
             gamma=(gamma, 0, 1),
             updates_per_step=(self.updates_per_step or 0, 0, np.inf),
             n_steps=(n_steps, 1, np.inf),
+            q_lambda=(q_lambda or 0, 0, 1),
             priority_alpha=(priority_alpha, 0, 1),
             priority_beta=(priority_beta, 0, 1),
             target_update_interval=(chosen["target_update_interval"], 1, np.inf),
@@ -215,6 +225,11 @@ class DoubleDQN(DQN):
         self.priority_alpha = priority_alpha
         self.priority_beta = priority_beta
         self.lower_bound = lower_bound
+        self.q_lambda, self.watkins = q_lambda, watkins
+        if q_lambda is not None and n_steps > 1:
+            raise ValueError(f"n_steps must be 1 with q_lambda, which takes its place, got {n_steps}")
+        if watkins and q_lambda is None:
+            raise ValueError("watkins=True needs q_lambda, got None")
         self.exploration_kwargs = exploration_kwargs or {}
         self._updates_due = 0.0
         self._env_steps_collected = 0
@@ -223,6 +238,10 @@ class DoubleDQN(DQN):
         self._env_has_masks = False
         self._masks: NDArray[np.bool_] | None = None  # of the last observations
         self._contexts: NDArray[np.uint64] | None = None
+        self.rehearsal: Rehearsal | None = None  # texts to learn from beside the environment: learn_from_text sets it
+        self._largest_reward = 0.0  # that updates have seen
+        self._diverged = False
+        self.last_checkpoint: str | None = None  # see agents.checkpoint
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -430,6 +449,8 @@ class DoubleDQN(DQN):
         """Update the network ``gradient_steps`` times with ``batch_size`` replayed episodes, or transitions, each.
 
         Nothing happens as long as replay holds nothing: on sequences, until an episode has ended.
+
+        :raises agents.health.NumericalError: if a loss or a gradient is NaN or infinite
         """
         if self.replay_buffer.size() == 0:
             return
@@ -440,24 +461,22 @@ class DoubleDQN(DQN):
         steps_per_update = self._env_steps_collected / max(gradient_steps, 1)
         # Walking through the modules for their parameters takes as long as some of the arithmetic: once is enough.
         parameters = list(self.q_net.parameters())
-        figures = []
+        watch = UpdateWatch(self)
         for _ in range(gradient_steps):
             batch = self._path.sample(batch_size, beta)
             result = self._path.loss(batch)
+            watch.check(batch, result)
             self.policy.optimizer.zero_grad()
             result.loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             self.policy.optimizer.step()
             if self.prioritized_replay:
                 self.replay_buffer.update_priorities(batch.indices, result.priorities)
             self._path.on_update(steps_per_update)
-            figures.append(torch.stack([result.loss.detach(), result.td_error, result.q_mean]))
+            watch.add(batch, result, gradient_norm)
+        watch.log()
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if figures:
-            means = torch.stack(figures).mean(dim=0).tolist()
-            for name, value in zip(("loss", "td_error", "q_mean"), means, strict=True):
-                self.logger.record(f"train/{name}", value)
 
     def _setup_learn(
         self,

@@ -24,6 +24,8 @@ def sequence_loss(
     n_steps: int = 1,
     double_q: bool = True,
     lower_bound: bool = False,
+    q_lambda: float | None = None,
+    watkins: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Temporal-difference loss of all actions of B episodes with up to T actions each.
 
@@ -35,6 +37,8 @@ def sequence_loss(
         n_steps: Rewards in a target before it bootstraps (≥ 1).
         double_q: Whether ``q_net`` picks the action that ``target_net`` rates (arXiv:1509.06461).
         lower_bound: Whether the return that an episode earned bounds its targets from below (arXiv:1611.01606).
+        q_lambda: λ of Q(λ), in [0, 1], in place of ``n_steps``: see :func:`agents.targets.q_lambda_targets`.
+        watkins: Whether Q(λ) stops before the first action that ``q_net`` would not choose now.
 
     Returns:
         The loss, a scalar with a gradient, of all heads where there are several; temporal-difference errors,
@@ -53,12 +57,20 @@ def sequence_loss(
     masks_tp1 = None if batch.action_masks is None else batch.action_masks[:, 1:]
     with torch.no_grad():
         target_features = target_net.features_at(batch.tokens, states)[:, 1:]  # (B, T, D)
+        if double_q or watkins:
+            best = q_net.head.greedy_ensemble(features[:, 1:], masks_tp1)  # (B, T, K)
         if double_q:
-            best = q_net.head.greedy_ensemble(features[:, 1:], masks_tp1)
             v_tp1 = target_net.head.of_ensemble(target_features, best)  # (B, T, K)
         else:
             v_tp1 = _max_values(target_net.head.ensemble(target_features), masks_tp1)
-        target = targets.n_step_targets(rewards, fold(v_tp1), valid, terminated, gamma, n_steps)
+        if q_lambda is None:
+            target = targets.n_step_targets(rewards, fold(v_tp1), valid, terminated, gamma, n_steps)
+        else:
+            greedy_tp1 = None
+            if watkins:  # nothing follows the last action
+                greedy = batch.actions[:, 1:, None] == best[:, :-1]  # (B, T - 1, K)
+                greedy_tp1 = fold(F.pad(greedy, (0, 0, 0, 1), value=True))
+            target = targets.q_lambda_targets(rewards, fold(v_tp1), valid, terminated, gamma, q_lambda, greedy_tp1)
         if lower_bound:
             target = targets.lower_bound_targets(target, rewards, valid, terminated, gamma)
     loss, td_errors = targets.td_loss(fold(q_t), target, valid, weights)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import VecEnv
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
@@ -28,12 +29,14 @@ class Loss(NamedTuple):
         loss: A scalar with a gradient.
         td_error: Mean absolute temporal-difference error, a scalar without one.
         q_mean: Mean value of the actions taken, a scalar without one.
+        q_range: Lowest and highest value of the actions taken, scalars without one.
         priorities: New priorities of the batch's indices, shape (B,).
     """
 
     loss: torch.Tensor
     td_error: torch.Tensor
     q_mean: torch.Tensor
+    q_range: tuple[torch.Tensor, torch.Tensor]
     priorities: NDArray[np.float64]
 
 
@@ -44,6 +47,7 @@ class LearningPath(ABC):
         name: Field of :class:`agents.double_dqn.defaults.Default`.
         default_n_envs: Rows that an environment given as one of TextGym's ids gets.
         explorer_defaults: Arguments of named explorers that differ from their own defaults.
+        limits: An environment, the most tokens of its episodes and its largest reward: see :mod:`agents.health`.
     """
 
     name: ClassVar[str]
@@ -52,6 +56,7 @@ class LearningPath(ABC):
 
     def __init__(self, model: DoubleDQN) -> None:
         self.model = model
+        self.limits: tuple[VecEnv, float, float] | None = None
 
     @abstractmethod
     def check(self) -> None:

@@ -131,6 +131,8 @@ class SequencePath(LearningPath):
         model._last_obs = new_obs
 
     def sample(self, batch_size: int, beta: float) -> EpisodeBatch:  # noqa: D102
+        if self.model.rehearsal is not None:
+            batch_size = self.model.rehearsal.online_rows(batch_size)
         return self.replay.sample(batch_size, env=self.model._vec_normalize_env, beta=beta)
 
     def loss(self, batch: EpisodeBatch) -> Loss:  # noqa: D102
@@ -142,12 +144,19 @@ class SequencePath(LearningPath):
             n_steps=self.model.n_steps,
             double_q=self.model.double_q,
             lower_bound=self.model.lower_bound,
+            q_lambda=self.model.q_lambda,
+            watkins=self.model.watkins,
         )
-        n_valid = batch.valid.sum()
+        rehearsal = self.model.rehearsal
+        if rehearsal is not None:
+            networks = self.policy.q_net, self.policy.q_net_target
+            loss = rehearsal.mix(loss, len(batch.indices), *networks, self.model._vec_normalize_env)
+        n_valid, q_values, padding = batch.valid.sum(), q_t.detach(), ~batch.valid
         return Loss(
             loss,
             td_errors.abs().sum() / n_valid,
-            (q_t.detach() * batch.valid).sum() / n_valid,
+            (q_values * batch.valid).sum() / n_valid,
+            (q_values.masked_fill(padding, np.inf).amin(), q_values.masked_fill(padding, -np.inf).amax()),
             sequence_priorities(td_errors, batch.valid),
         )
 

@@ -44,8 +44,9 @@ class TransitionPath(LearningPath):
 
     def check(self) -> None:  # noqa: D102
         model = self.model
-        if model.lower_bound:
-            raise ValueError(f"lower_bound=True needs whole episodes, got {model.policy_name}: use PerformerPolicy")
+        for name, value in (("lower_bound", model.lower_bound), ("q_lambda", model.q_lambda)):
+            if value:
+                raise ValueError(f"{name}={value} needs whole episodes, got {model.policy_name}: use PerformerPolicy")
         if model.dueling and not issubclass(model.policy_class, TransitionPolicy):
             raise ValueError(
                 f"policy must be a TransitionPolicy for dueling=True, got {model.policy_class.__name__}; "
@@ -152,8 +153,9 @@ class TransitionPath(LearningPath):
             auxiliary_loss is not None
         ):  # what an extractor learns beside the values, such as to reconstruct (1910.01741)
             loss = loss + auxiliary_loss(preprocess_obs(batch.observations, policy.observation_space))
-        errors = td_errors.abs()
-        return Loss(loss, errors.mean(), q_t.detach().mean(), errors.cpu().numpy().astype(np.float64))
+        errors, q_values = td_errors.abs(), q_t.detach()
+        priorities = errors.cpu().numpy().astype(np.float64)
+        return Loss(loss, errors.mean(), q_values.mean(), (q_values.amin(), q_values.amax()), priorities)
 
     def on_step(self) -> None:
         """Move the target network every ``target_update_interval`` environment steps, as ``DQN`` does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,13 @@ class Exploration(ABC):
 
     def observe(self, contexts: NDArray[np.uint64], actions: NDArray[np.integer]) -> None:  # noqa: B027
         """Learn that `actions` (n,) were taken in `contexts` (n,). Explorers that don't count ignore it."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What it has learned, as arrays and plain values; explorers that learn nothing have none."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Return to a state that :meth:`get_state` gave, of an explorer with the same arguments."""
 
 
 def random_argmax(scores: Scores, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -47,6 +47,7 @@ class ContextUCB(Exploration):
 
     # Rows in the same context take turns in at most so many rounds; each round costs some 25 µs.
     _MAX_ROUNDS = 16
+    _TABLES = ("_pair_counts", "_visit_counts")
 
     def __init__(
         self,
@@ -118,21 +119,29 @@ class ContextUCB(Exploration):
         if missing > 0:
             self._pair_counts = np.concatenate([self._pair_counts, np.zeros(missing, np.uint32)])
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Most counters are 0 most of the time: a saved agent holds the others only.
-        state = self.__dict__.copy()
-        for name in ("_pair_counts", "_visit_counts"):
-            occupied = np.flatnonzero(state[name])
-            state[name] = (len(state[name]), occupied, state[name][occupied])
+    def get_state(self) -> dict[str, Any]:
+        """Counters that are not 0: most are, most of the time."""
+        state: dict[str, Any] = {}
+        for name in self._TABLES:
+            table = self.__dict__[name]
+            occupied = np.flatnonzero(table)
+            state[name] = (len(table), occupied, table[occupied])
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        for name in ("_pair_counts", "_visit_counts"):
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave."""
+        for name in self._TABLES:
             size, occupied, values = state[name]
             table = np.zeros(size, np.uint32)
             table[occupied] = values
             self.__dict__[name] = table
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | self.get_state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.set_state(state)
 
 
 def _rounds(group: NDArray[np.int64], limit: int) -> list[NDArray[np.int64]]:

@@ -6,7 +6,7 @@ transitions keeps two whole contexts for every action. A token costs 4 bytes, a 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,8 @@ class EpisodeStore:
         pad_id: Token id that fills rows on the right when episodes are read.
         n_actions: Size of the vocabulary, V.
     """
+
+    _RINGS = ("tokens", "rewards", "masks", "episodes")
 
     def __init__(self, max_steps: int, pad_id: int, n_actions: int) -> None:
         self.max_steps, self.pad_id = max_steps, pad_id
@@ -173,6 +175,15 @@ class EpisodeStore:
         return StoredEpisodes(
             tokens, n_tokens, action_positions, actions, rewards, valid, table["terminated"], self._read_masks(table)
         )
+
+    def get_state(self) -> dict[str, Any]:
+        """All episodes stored, and where they lie."""
+        return {name: getattr(self, f"_{name}").get_state() for name in self._RINGS}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave."""
+        for name in self._RINGS:
+            getattr(self, f"_{name}").set_state(state[name])
 
     def _read_masks(self, table: NDArray[np.void]) -> NDArray[np.uint8] | None:
         masked = table["first_mask"] != _NO_MASKS

@@ -306,6 +306,24 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self._max_priority = max(self._max_priority, float(values.max()))
         self._tree.set(self._store.slots(indices[stored]), values**self.alpha)
 
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides what is drawn next, as arrays and plain values: episodes, priorities, generator."""
+        return {
+            "store": self._store.get_state(),
+            "tree": self._tree.get_state(),
+            "partial": self._partial.get_state(),
+            "max_priority": self._max_priority,
+            "generator": self.generator.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave, of a buffer with the same arguments."""
+        self._store.set_state(state["store"])
+        self._tree.set_state(state["tree"])
+        self._partial.set_state(state["partial"])
+        self._max_priority = state["max_priority"]
+        self.generator.bit_generator.state = state["generator"]
+
     def _append(self, episodes: FinishedEpisodes) -> None:
         """Store episodes and bring the tree of priorities in line."""
         old_first, old_end = self._store.first_id, self._store.end_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,8 @@ class PartialEpisodes:
         n_envs: Number of environments.
         n_actions: Size of the vocabulary, V.
     """
+
+    _STATE = ("_n_steps", "_last_actions", "_positions", "_rewards", "_masks")
 
     def __init__(self, n_envs: int, n_actions: int) -> None:
         self._rows = np.arange(n_envs)
@@ -93,6 +97,15 @@ class PartialEpisodes:
             terminated,
             masks,
         )
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything about the episodes under way."""
+        return {name: None if (value := getattr(self, name)) is None else value.copy() for name in self._STATE}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave."""
+        for name in self._STATE:
+            setattr(self, name, None if state[name] is None else state[name].copy())
 
     def _all_masks(self) -> NDArray[np.uint8]:
         if self._masks is None:

@@ -74,6 +74,21 @@ class Ring:
         slots = self.slots(starts)[:, None] + np.arange(width)
         return np.take(self._rows, slots, axis=0, mode="wrap")  # far cheaper than a division for every element
 
+    def get_state(self) -> dict[str, Any]:
+        """The rows stored, and where they lie."""
+        rows = self[np.arange(self.start, self.stop)]
+        # Rows of several fields as bytes: files of arrays know numbers only.
+        plain = rows if rows.dtype.names is None else rows.view(np.uint8).reshape(len(rows), -1)
+        return {"start": self.start, "stop": self.stop, "capacity": self.capacity, "rows": plain}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave."""
+        self.start, self.stop = state["start"], state["stop"]
+        self._rows = np.empty((state["capacity"], *self._rows.shape[1:]), self._rows.dtype)
+        rows = state["rows"]
+        live = np.arange(self.start, self.stop) % len(self._rows)
+        self._rows[live] = rows if self._rows.dtype.names is None else rows.view(self._rows.dtype).reshape(-1)
+
     def _grow(self, capacity: int) -> None:
         live = np.arange(self.start, self.stop)
         rows = np.empty((capacity, *self._rows.shape[1:]), self._rows.dtype)

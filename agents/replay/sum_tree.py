@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -134,6 +136,14 @@ class SumTree:
         kept = self._levels[0].ravel()[: min(capacity, self.capacity)]
         resized.set(np.arange(len(kept)), kept)
         self.capacity, self._levels = resized.capacity, resized._levels
+
+    def get_state(self) -> dict[str, Any]:
+        """Every priority and every sum."""
+        return {"capacity": self.capacity, "levels": [level.copy() for level in self._levels]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave."""
+        self.capacity, self._levels = state["capacity"], [level.copy() for level in state["levels"]]
 
     def _checked(self, indices: ArrayLike) -> NDArray[np.int64]:
         nodes = np.atleast_1d(np.asarray(indices, dtype=np.int64))

@@ -1,0 +1,321 @@
+"""Checkpoints: everything that decides how training goes on, so that a run that was killed ends as if it had not been.
+
+A checkpoint is taken between two rollouts, when the last step is in replay and the last update in the network. It holds
+weights, target weights, optimizer, replay with its priorities, exploration counts, schedules, the environments in
+mid-episode, the encoder's memory of their texts, and every random state. Reading one executes nothing: see
+:mod:`agents.state_file`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.double_dqn.policies import ActingState
+from agents.double_dqn.sequences import SequencePath
+from agents.replay.episodes import EpisodeReplayBuffer
+from agents.state_file import StateFileError, read_state, write_state
+from agents.vec_env import TextGenVecEnv
+from textgym.tasks.base import Episodes
+
+if TYPE_CHECKING:
+    from agents.double_dqn.double_dqn import DoubleDQN
+
+DEFAULT_SECONDS = 30.0
+"""Seconds of training between two checkpoints, at least."""
+_LARGEST_SHARE = 0.01
+"""Share of the time that checkpoints may take: a large replay makes them rarer."""
+_KEPT = 2
+_PATTERN = "step-*.safetensors"
+_COUNTERS = (
+    "num_timesteps",
+    "exploration_rate",
+    "_episode_num",
+    "_n_updates",
+    "_n_calls",
+    "_current_progress_remaining",
+    "_updates_due",
+    "_env_steps_collected",
+    "_steps_since_target_update",
+    "_largest_reward",
+)
+
+
+class TrainingInterrupted(Exception):  # no error: the user's wish
+    """Training has been stopped from outside, and a checkpoint holds it."""
+
+
+def get_state(model: DoubleDQN) -> dict[str, Any]:
+    """Everything that decides how training goes on, as plain values and arrays.
+
+    Call it between two rollouts (``on_rollout_start`` of a callback), on a model that is learning.
+
+    Args:
+        model: A :class:`agents.DoubleDQN` on token sequences and the native batched environment.
+
+    Raises:
+        ValueError: If the model is of another kind.
+    """
+    path, env = _resumable(model)
+    acting = path.state
+    assert model._generator is not None and model.ep_info_buffer is not None
+    environment = env.get_state()
+    episodes = environment["envs"]["episodes"]
+    environment["envs"] |= {
+        "episodes": {field.name: getattr(episodes, field.name) for field in dataclasses.fields(episodes)}
+    }
+    return {
+        "counters": {name: getattr(model, name) for name in _COUNTERS},
+        "policy": dict(model.policy.state_dict()),
+        "optimizer": model.policy.optimizer.state_dict(),
+        "replay": model.replay_buffer.get_state(),
+        "explorer": model.explorer.get_state(),
+        "generator": model._generator.bit_generator.state,
+        "observations": model._last_obs,
+        "episode_starts": model._last_episode_starts,
+        "acting": None
+        if acting is None
+        else {
+            "lengths": acting.lengths,
+            "features": acting.features,
+            "encoder_lengths": acting.encoder.lengths,
+            "encoder_tensors": acting.encoder.tensors,
+        },
+        "environment": environment,
+        # Without their times of day, so that two runs can be compared.
+        "episode_infos": [
+            {name: value for name, value in info.items() if name != "t"} for info in model.ep_info_buffer
+        ],
+        "successes": list(model.ep_success_buffer or ()),
+        "random": _random_states(),
+    }
+
+
+def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
+    """Return to a state that :func:`get_state` gave, of a model with the same arguments that has begun to learn.
+
+    Raises:
+        ValueError: If the state does not fit the model.
+    """
+    path, env = _resumable(model)
+    assert model._generator is not None and model.ep_info_buffer is not None and model.ep_success_buffer is not None
+    try:
+        model.policy.load_state_dict(state["policy"])
+        model.policy.optimizer.load_state_dict(state["optimizer"])
+        environment = dict(state["environment"])
+        environment["envs"] = environment["envs"] | {"episodes": Episodes(**environment["envs"]["episodes"])}
+        env.set_state(environment)
+        model.replay_buffer.set_state(state["replay"])
+        model.explorer.set_state(state["explorer"])
+        for name in _COUNTERS:
+            setattr(model, name, state["counters"][name])
+        model._generator.bit_generator.state = state["generator"]
+        model._last_obs, model._last_episode_starts = state["observations"], state["episode_starts"]
+        path.state = None if state["acting"] is None else _acting_state(model, state["acting"])
+        for buffer, values in (
+            (model.ep_info_buffer, [{"t": 0.0, **info} for info in state["episode_infos"]]),
+            (model.ep_success_buffer, state["successes"]),
+        ):
+            buffer.clear()
+            buffer.extend(values)
+        _set_random_states(state["random"])
+    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        raise ValueError(f"state must be that of a model with the same arguments: {error}") from error
+    model._masks = model._legal_actions()
+
+
+def _resumable(model: Any) -> tuple[SequencePath, TextGenVecEnv]:
+    path, env = getattr(model, "_path", None), model.env
+    if not isinstance(path, SequencePath) or not isinstance(model.replay_buffer, EpisodeReplayBuffer):
+        raise ValueError(f"model must be a DoubleDQN on token sequences to be resumed, got {type(model).__name__}")
+    if not isinstance(env, TextGenVecEnv):
+        raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")
+    return path, env
+
+
+def _acting_state(model: DoubleDQN, state: dict[str, Any]) -> ActingState:
+    device = model.device
+    assert isinstance(model._path, SequencePath)
+    encoder = model._path.policy.q_net.encoder.initial_state(len(state["lengths"]))
+    encoder = dataclasses.replace(
+        encoder,
+        lengths=state["encoder_lengths"].to(device),
+        tensors=tuple(tensor.to(device) for tensor in state["encoder_tensors"]),
+    )
+    return ActingState(encoder, state["features"].to(device), state["lengths"])
+
+
+def _random_states() -> dict[str, Any]:
+    """The global ones: the agent has generators of its own, but dropout, or a reward of the user's, may not."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # saved, not drawn from
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, np.asarray(keys), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+class CheckpointFolder:
+    """The last two checkpoints of a run; one of them is complete at every moment.
+
+    Args:
+        path: The folder; it is made when the first checkpoint is written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def files(self) -> list[Path]:
+        """The checkpoints, newest first; a write that a kill cut short has left none."""
+        return sorted(self.path.glob(_PATTERN), reverse=True)
+
+    def save(self, step: int, value: dict[str, Any]) -> Path:
+        """Write a checkpoint and remove all but the last two.
+
+        Args:
+            step: Environment steps so far.
+            value: What to write, see :func:`agents.state_file.write_state`.
+
+        Raises:
+            OSError: If it can't be written; the earlier ones are still there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / f"step-{step:012d}.safetensors"
+        write_state(path, value)
+        leftovers = [old for old in self.path.glob(".step-*.tmp*") if old.is_file()]
+        for old in [*self.files()[_KEPT:], *leftovers]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self) -> tuple[Path, Any] | None:
+        """The newest checkpoint that is whole, and its content; None where there is none.
+
+        A damaged one gives a warning, and the one before it is read.
+
+        Raises:
+            StateFileError: If there are checkpoints, and all are damaged.
+        """
+        files = self.files()
+        errors = []
+        for path in files:
+            try:
+                value = read_state(path)
+            except StateFileError as error:
+                errors.append(str(error))
+                continue
+            for problem in errors:
+                warnings.warn(f"{problem}; the checkpoint before it, {path.name}, is used instead", stacklevel=2)
+            return path, value
+        if errors:
+            raise StateFileError(f"no checkpoint in {self.path} can be read: {'; '.join(errors)}")
+        return None
+
+
+class SaveCheckpoints(BaseCallback):
+    """Writes checkpoints while :class:`agents.DoubleDQN` learns, and takes training up again where one was written.
+
+    To resume, build the model with the same arguments, and call ``learn`` with the same number of steps: training goes
+    on from ``resume`` and ends as if it had never stopped, bit for bit on the same machine and versions. Put it first
+    among the callbacks, so that they find the model as it was.
+
+    Args:
+        folder: Where the last two checkpoints are kept.
+        every_seconds: Least seconds between two; None for :data:`DEFAULT_SECONDS`, and more where writing one takes
+            long, so that they take less than a hundredth of the time. 0 writes one after each rollout.
+        resume: What :meth:`CheckpointFolder.load` gave, second part; None begins anew.
+        stop: Asked before each rollout; if it says yes, a checkpoint is written and training ends with
+            :class:`TrainingInterrupted`. None never stops.
+        extra: What else is written with each checkpoint, under ``"extra"``; None for nothing.
+
+    Attributes:
+        elapsed: Seconds of training before ``resume`` was written.
+
+    Raises:
+        ValueError: If ``every_seconds`` is negative; when training starts, if the model can't be resumed or ``resume``
+            does not fit it.
+        OSError: During training, if a checkpoint can't be written; the earlier ones are still there.
+
+    Example:
+        >>> from agents import DoubleDQN
+        >>> model = DoubleDQN("PerformerPolicy", "TextGen/Reverse-v0", seed=0)
+        >>> model = model.learn(1_000, SaveCheckpoints("checkpoints"))  # doctest: +SKIP
+    """
+
+    model: DoubleDQN
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every_seconds: float | None = None,
+        resume: dict[str, Any] | None = None,
+        stop: Callable[[], bool] | None = None,
+        extra: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        if every_seconds is not None and not every_seconds >= 0:
+            raise ValueError(f"every_seconds must be at least 0, got {every_seconds}")
+        self.folder = CheckpointFolder(folder)
+        self.every_seconds, self.resume, self.stop, self.extra = every_seconds, resume, stop, extra
+        self.elapsed = 0.0 if resume is None else float(resume["elapsed"])
+        self._interval = DEFAULT_SECONDS if every_seconds is None else every_seconds
+        self._started = self._saved = time.perf_counter()
+
+    def _on_training_start(self) -> None:
+        self._started = self._saved = time.perf_counter()
+        if self.resume is None:
+            _resumable(self.model)
+            return
+        set_state(self.model, self.resume["state"])
+        self.num_timesteps = self.model.num_timesteps
+        self.model.start_time = time.time_ns() - int(self.elapsed * 1e9)
+        self.model._num_timesteps_at_start = 0
+        newest = next(iter(self.folder.files()), None)
+        self.model.last_checkpoint = None if newest is None else str(newest)
+        self.resume = None  # a second learn() goes on from the first
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        stopped = self.stop is not None and self.stop()
+        if stopped or time.perf_counter() - self._saved >= self._interval:
+            self.save()
+        if stopped:
+            raise TrainingInterrupted
+
+    def _on_training_end(self) -> None:
+        if self.num_timesteps >= self.locals["total_timesteps"]:  # else it was stopped in the middle of a step
+            self.save()
+
+    def save(self) -> Path:
+        """Write a checkpoint now; only between two rollouts."""
+        started = time.perf_counter()
+        value = {
+            "state": get_state(self.model),
+            "elapsed": self.elapsed + started - self._started,
+            "extra": {} if self.extra is None else self.extra(),
+        }
+        path = self.folder.save(self.model.num_timesteps, value)
+        self.model.last_checkpoint = str(path)
+        self._saved = time.perf_counter()
+        if self.every_seconds is None:
+            self._interval = max(DEFAULT_SECONDS, (self._saved - started) / _LARGEST_SHARE)
+        return path
