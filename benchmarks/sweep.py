@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from agents.runs import read_yaml_mapping
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ FACTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("Boltzmann", {"exploration": "boltzmann", "exploration_kwargs": {}}),
     ("lower bound", {"lower_bound": True}),
     ("3-step", {"n_steps": 3}),
+    ("Q(λ) 0.7", {"q_lambda": 0.7}),
+    ("Watkins's Q(λ) 0.7", {"q_lambda": 0.7, "watkins": True}),
     ("uniform replay", {"prioritized_replay": False}),
     ("α 1.0", {"priority_alpha": 1.0}),
     ("τ 0.003", {"tau": 0.003}),
@@ -120,6 +125,105 @@ def one_at_a_time(seeds: Iterable[int] = (10, 11)) -> tuple[Cell, ...]:
         for task, env_kwargs, steps in SMALL_TASKS
         for seed in seeds
     )
+
+
+HYPERPARAMETERS = Path(__file__).parent / "hyperparams"
+TABLE_AGENTS = (
+    "ours",
+    "ppo-mlp",
+    "ppo-performer",
+    "maskable-ppo-mlp",
+    "recurrent-ppo-mlp",
+    "a2c-mlp",
+    "dqn-mlp",
+    "dqn-performer",
+    "qrdqn-mlp",
+)
+TABLE_TASKS = (
+    REVERSE,
+    TEXTGEN,
+    "TextGen/Classify-v0",
+    "TextGen/Hangman-v0",
+    "TextGen/Brackets-v0",
+    "TextGen/Keywords-Easy-v0",
+    "TextGen/Recall-v0",
+    "TextGen/Addition-v0",
+)
+"""All groups of tasks: manipulation, generation (twice), understanding (twice), games, structure, long context."""
+TABLE_SECONDS = 40.0
+"""Of training, on one thread, for every cell of the table: 216 cells, about two hours on two cores with evaluations.
+
+The metric is the greedy mean return on 128 fresh episodes, normalised by :func:`textgym.references`, at the end and, at
+equal environment steps, where the slowest run of a task ended. Everything else that the report says is read off the
+same curves. No agent has presets; every agent has what ``python -m benchmarks tune-agents`` found for it, with the same
+number of trials on the same other tasks.
+"""
+TUNING_TASKS = ("TextGen/Sort-v0", "TextGen/Summary-Easy-v0", "TextGen/GuessNumber-Easy-v0")
+"""What all agents of the table are tuned on: none of them is in the table."""
+TUNING_SECONDS = 10.0
+"""Of training, for each of these tasks in each trial."""
+TUNING_TRIALS = 10
+
+
+def tuned(agent: str) -> dict[str, Any]:
+    """Arguments that ``python -m benchmarks tune-agents`` found for an agent; none before it has run."""
+    path = HYPERPARAMETERS / f"{agent}.yaml"
+    return read_yaml_mapping(path)["agent_kwargs"] if path.is_file() else {}
+
+
+ABLATION_BASE: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "updates_per_step": 0.04,
+    "exploration": "ucb",
+    "exploration_kwargs": {"coefficient": 0.02},
+    "lower_bound": False,
+    "n_steps": 1,
+    "double_q": True,
+    "dueling": True,
+    "prioritized_replay": True,
+    "tau": 0.01,
+    "gamma": 0.99,
+}
+"""The agent whose parts are taken away, or exchanged, one at a time."""
+_EXPLORER: dict[str, Any] = {"exploration_kwargs": {}}
+ABLATION: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("base", "ours", {}),
+    ("single in place of Double Q", "ours", {"double_q": False}),
+    ("uniform in place of prioritized replay", "ours", {"prioritized_replay": False}),
+    ("no dueling heads", "ours", {"dueling": False}),
+    ("ε-greedy in place of UCB", "ours", {"exploration": "epsilon"} | _EXPLORER),
+    ("Boltzmann in place of UCB", "ours", {"exploration": "boltzmann"} | _EXPLORER),
+    ("3-step returns", "ours", {"n_steps": 3}),
+    ("return lower bound", "ours", {"lower_bound": True}),
+    ("softmax attention in place of the Performer", "ours-transformer", {}),
+    ("GRU in place of the Performer", "ours-gru", {}),
+    ("transition updates in place of sequences", "ours-transitions", {}),
+)
+"""What is tested, the agent, and its arguments that differ from :data:`ABLATION_BASE`."""
+_SEQUENCES_ONLY = ("updates_per_step", "lower_bound", "tau")
+ABLATION_TASKS: tuple[tuple[str, int], ...] = (
+    (REVERSE, 20_000),
+    ("TextGen/Brackets-v0", 20_000),
+    ("TextGen/Addition-v0", 20_000),
+    ("TextGen/Copy-Sparse-v0", 40_000),
+    ("TextGen/Keywords-Easy-v0", 40_000),
+)
+"""Task and environment steps: dense and sparse rewards, symbols and words; all deterministic, for the lower bound."""
+
+
+def ablation(seeds: Iterable[int] = SEEDS) -> dict[str, tuple[Cell, ...]]:
+    """Variant → its cells, on every task; on transitions, what only sequences know is left to their defaults."""
+    variants = {}
+    for name, agent, change in ABLATION:
+        arguments = ABLATION_BASE | change
+        if agent == "ours-transitions":
+            arguments = {key: value for key, value in arguments.items() if key not in _SEQUENCES_ONLY}
+        variants[name] = tuple(
+            Cell(agent, task, seed, agent_kwargs=arguments, budget_steps=steps)
+            for seed in seeds
+            for task, steps in ABLATION_TASKS
+        )
+    return variants
 
 
 PATIENCE: dict[str, Any] = {"updates_per_step": 0.08, "exploration_fraction": 0.5}
@@ -183,6 +287,15 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
             *({"latent_dim": size, "auxiliary_coefficient": weight} for size in (4, 16) for weight in (0.0, 1.0)),
         )
     ),
+    # Equal wall-clock for all; seed by seed and task by task, so that an unfinished table compares what it has.
+    "table": tuple(
+        Cell(agent, task, seed, agent_kwargs=tuned(agent), budget_seconds=TABLE_SECONDS, evaluations=10)
+        for seed in SEEDS
+        for task in TABLE_TASKS
+        for agent in TABLE_AGENTS
+    ),
+    # Equal environment steps for all: is what the project claims for each part of the agent true?
+    "ablate": tuple(cell for cells in zip(*ablation().values(), strict=True) for cell in cells),
     # Beside it stands benchmarks/sensitivity.py, which says what each default is worth.
     "defaults": one_at_a_time(),
 }

@@ -148,7 +148,34 @@ def test_loss_by_hand():
         assert abs(errors[0, t].item()) == pytest.approx(abs(expected - q_t[0, t].item()), abs=1e-4)
 
 
-@pytest.mark.parametrize("flags", [{}, {"double_q": False, "n_steps": 2}, {"lower_bound": True}])
+def test_q_lambda_goes_from_one_step_to_the_return_unless_watkins_cuts_it():
+    model = make_model(prioritized_replay=False)
+    model.learn(400)
+    nets, batch = (model.q_net, model.q_net_target), model.replay_buffer.sample(32)
+
+    def errors(**flags):
+        return sequence_loss(*nets, batch, gamma=0.9, **flags)[1]
+
+    one_step, returns = errors(), errors(n_steps=batch.valid.shape[1])
+    assert not torch.allclose(one_step, returns, atol=1e-3)
+    assert torch.allclose(errors(q_lambda=0.0), one_step, atol=1e-6)
+    assert torch.allclose(errors(q_lambda=1.0), returns, atol=1e-6)
+    assert torch.allclose(errors(q_lambda=0.0, watkins=True), one_step, atol=1e-6)
+    cut = errors(q_lambda=1.0, watkins=True)
+    best = nets[0].head.greedy(nets[0].features_at(batch.tokens, batch.action_positions - 1))  # (B, T)
+    explored = (best != batch.actions) & batch.valid
+    for row in range(len(cut)):
+        for t in range(int(batch.valid[row].sum()) - 1):
+            expected = one_step if explored[row, t + 1] else None
+            if not explored[row, t + 1 :].any():
+                expected = returns
+            if expected is not None:
+                assert cut[row, t].item() == pytest.approx(expected[row, t].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"double_q": False, "n_steps": 2}, {"lower_bound": True}, {"q_lambda": 0.7, "watkins": True}]
+)
 def test_heads_that_are_alike_learn_as_one_would(flags):
     one, three = (
         make_model(prioritized_replay=False),
@@ -178,6 +205,7 @@ def test_heads_that_are_alike_learn_as_one_would(flags):
         {"exploration": "ensemble_ucb", "policy_kwargs": {**TINY["policy_kwargs"], "n_ensemble": 2}},
         {"double_q": False, "dueling": False, "prioritized_replay": False, "exploration": "epsilon"},
         {"n_steps": 3, "lower_bound": True, "exploration": "boltzmann"},
+        {"q_lambda": 0.7, "watkins": True},
         {"exploration": ContextUCB(coefficient=0.1, context=2, table_size=1024)},
         {"gradient_steps": 2, "train_freq": 4, "target_update_interval": 100, "tau": 1.0},
     ],
@@ -327,6 +355,9 @@ def test_get_and_set_parameters():
         ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
         ({"tau": 0}, "tau must be in"),
         ({"n_steps": 0}, "n_steps must be at least 1, got 0"),
+        ({"q_lambda": 1.1}, r"q_lambda must be in \[0, 1\], got 1.1"),
+        ({"q_lambda": 0.5, "n_steps": 3}, "n_steps must be 1 with q_lambda, which takes its place, got 3"),
+        ({"watkins": True}, "watkins=True needs q_lambda, got None"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"policy_kwargs": {"features_dim": 10, "n_heads": 4}}, "features_dim"),
         ({"lower_bound": True, "env": small_env(task=Secret(**SMALL))}, "lower_bound=True needs"),

@@ -438,6 +438,7 @@ def test_policies_that_do_not_fit(policy, env, error, message):
     ("kwargs", "message"),
     [
         ({"lower_bound": True}, "lower_bound=True needs whole episodes, got MlpPolicy"),
+        ({"q_lambda": 0.7}, "q_lambda=0.7 needs whole episodes, got MlpPolicy"),
         ({"policy": DQNPolicy}, "policy must be a TransitionPolicy for dueling=True, got DQNPolicy"),
         ({"replay_buffer_class": ReplayBuffer}, "replay_buffer_class must be a PrioritizedReplayBuffer"),
         ({"replay_buffer_class": ReplayBuffer, "prioritized_replay": False, "n_steps": 2}, "replay_buffer_class must"),
