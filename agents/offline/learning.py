@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
 from agents.offline.losses import DEFAULT_CONSERVATISM, OBJECTIVES, OfflineObjective, offline_loss
+from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal
 from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
 from textgym.tasks.base import Task, check_at_least
 
@@ -79,16 +80,17 @@ def learn_from_text(
     sharpness: float = 1.0,
     other_reward: float | None = None,
     prioritized: bool = False,
+    rehearsal: float | None = None,
     callback: Callable[[OfflineProgress], bool | None] | None = None,
 ) -> OfflineResult:
     """Learn Q-values from texts, without a step in any environment.
 
-    ``learn_from_text(model, rows)`` and ``model.learn(steps)`` is all that pretraining takes: the texts go into the
-    model's own replay and stay there when it goes on online, until newer episodes push them out. Everything that replay
-    holds is learned from, so an agent may look at texts in between, too. To make use from the first step on of what was
-    learned, build the model with ``learning_starts=0`` and a small ``exploration_initial_eps``. But online learning has
-    no cross-entropy that keeps other actions down: after ``"cql"`` and ``"ilql"`` it has to find out what those are
-    worth, and may get worse first.
+    ``learn_from_text(model, rows)`` and ``model.learn(steps)`` is all that pretraining takes. The texts go into the
+    model's own replay, from which newer episodes push them out; and with a ``rehearsal`` they stay a part of every
+    online batch as well, with their cross-entropy, which is what keeps the agent from unlearning them (see there).
+    Everything that replay holds is learned from, so an agent may look at texts in between, too. To make use from the
+    first step on of what was learned, build the model with ``learning_starts=0`` and a small
+    ``exploration_initial_eps``.
 
     The objectives, of which all but the last learn the value of going on in the best way:
 
@@ -128,6 +130,9 @@ def learn_from_text(
         other_reward: What every other token than the text's earns, and ends the text with. 0 together with rewards of
             1 a token makes prediction of the next token a task of its own; None says nothing of other tokens.
         prioritized: Whether texts with large errors are learned from more often. Errors of noisy data are often noise.
+        rehearsal: Part of every batch of a later ``model.learn`` that is drawn from these texts, in [0, 1). Temporal
+            differences alone soon forget: nothing then keeps down the values of actions that the texts do not show.
+            None for ½ with ``"cql"`` and ``"ilql"``, and 0 with the others. ``model.rehearsal = None`` ends it.
         callback: Called after each update; False ends the learning.
 
     Returns:
@@ -152,7 +157,10 @@ def learn_from_text(
     if not isinstance(policy, SequencePolicy) or not isinstance(replay, EpisodeReplayBuffer):
         raise ValueError(f"model must have a policy for sequences, such as PerformerPolicy, got {model.policy_name}")
     conservatism = DEFAULT_CONSERVATISM[objective] if conservatism is None else conservatism
-    _check_ranges(steps, epochs, conservatism, expectile, sharpness)
+    share = DEFAULT_SHARE[objective] if rehearsal is None else rehearsal
+    _check_ranges(steps, epochs, conservatism, expectile, sharpness, share)
+    if objective == "bc" and share:
+        raise ValueError(f"rehearsal must be 0 for objective 'bc', which leaves no values to go on with, got {share}")
     if objective == "bc" and other_reward is not None:
         raise ValueError(f"other_reward must be None for objective 'bc', which knows no rewards, got {other_reward}")
     batch_size = check_at_least("batch_size", model.batch_size if batch_size is None else batch_size, 1)
@@ -184,14 +192,22 @@ def learn_from_text(
     )
     schedule = model.lr_schedule(1.0) if learning_rate is None else learning_rate
     losses = _optimize(model, policy, replay, what, updates, batch_size, schedule, prioritized, callback)
+    model.rehearsal = None
+    if share:
+        texts = EpisodeReplayBuffer(
+            n_actions, replay.observation_space, replay.action_space, model.device, prioritized=False, seed=model.seed
+        )
+        episodes.store(texts)
+        # Implicit Q-learning has a head of its own for state values, which ends here.
+        model.rehearsal = Rehearsal(texts, replace(what, name="cql" if objective == "ilql" else objective), share)
     if objective == "bc" and losses:
         warnings.warn(
             "objective 'bc' leaves logits in the place of Q-values: predict() is fine, but learn() would take them for "
             "returns (objectives td, cql, ilql and mc leave values)",
             stacklevel=2,
         )
-    share = max(1, len(losses) // _RECENT)
-    first, last = losses[:share], losses[-share:]
+    recent = max(1, len(losses) // _RECENT)
+    first, last = losses[:recent], losses[-recent:]
     mean = [sum(part) / len(part) if part else math.nan for part in (first, last)]
     return OfflineResult(len(episodes), n_actions, len(losses), *mean)
 
@@ -273,7 +289,7 @@ def _optimize(
 
 
 def _check_ranges(
-    steps: int | None, epochs: float | None, conservatism: float, expectile: float, sharpness: float
+    steps: int | None, epochs: float | None, conservatism: float, expectile: float, sharpness: float, rehearsal: float
 ) -> None:
     if steps is not None and epochs is not None:
         raise ValueError(f"steps={steps} and epochs={epochs} exclude one another: leave one of them out")
@@ -287,3 +303,5 @@ def _check_ranges(
         raise ValueError(f"expectile must lie between 0 and 1, got {expectile}")
     if not 0 <= sharpness < math.inf:
         raise ValueError(f"sharpness must be at least 0, got {sharpness}")
+    if not 0 <= rehearsal < 1:
+        raise ValueError(f"rehearsal must be at least 0 and less than 1, got {rehearsal}")

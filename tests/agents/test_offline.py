@@ -355,6 +355,46 @@ class TestLearning:
         assert stored == 64 and model.replay_buffer.n_episodes > 64  # the demonstrations are still there
         assert not torch.equal(weights, weights_of(model)) and model.num_timesteps >= 100
 
+    def test_texts_are_rehearsed_online(self, tmp_path):
+        model = make_model(learning_starts=0, exploration_initial_eps=0.05)
+        learn_from_text(model, shown(), steps=3, rehearsal=0.25)
+        kept = model.rehearsal
+        assert kept.texts.n_episodes == 64 and kept.objective.name == "cql" and kept.objective.conservatism == 1.0
+        batch = model._path.sample(16, 0.4)
+        assert len(batch.indices) == 12
+        before = kept.texts.generator.bit_generator.state
+        mixed = model._path.loss(batch).loss
+        kept.texts.generator.bit_generator.state = before
+        nets = model.policy.q_net, model.policy.q_net_target
+        rehearsed, _, _ = offline_loss(*nets, None, kept.texts.sample(4), kept.objective)
+        model.rehearsal = None
+        alone = model._path.loss(batch).loss
+        torch.testing.assert_close(mixed, 0.75 * alone + 0.25 * rehearsed)
+        model.rehearsal = kept
+        model.save(tmp_path / "model.zip")
+        assert DoubleDQN.load(tmp_path / "model.zip").rehearsal.texts.n_episodes == 64
+
+    def test_only_objectives_with_a_cross_entropy_are_rehearsed_unless_told_otherwise(self):
+        model = make_model()
+        for objective, expected in (("cql", 0.5), ("td", None), ("ilql", 0.5), ("mc", None)):
+            learn_from_text(model, shown(), steps=1, objective=objective)
+            assert (model.rehearsal and model.rehearsal.share) == expected
+        learn_from_text(model, shown(), steps=1, objective="td", rehearsal=0.1)
+        assert model.rehearsal.share == 0.1 and model.rehearsal.objective.name == "td"
+
+    def test_rehearsal_keeps_what_a_rare_reward_does_not_teach(self):
+        sparse = ENV_ARGS | {"dense": False}
+        data = demonstrations(REVERSE, 64, 500, **sparse)
+        outcomes = {}
+        for rehearsal in (0.0, 0.5):
+            model = make_model(env_args=sparse, learning_starts=0, updates_per_step=0.2, learning_rate=1e-2)
+            learn_from_text(model, data, steps=60, rehearsal=rehearsal)
+            model.replay_buffer.reset()  # as if newer episodes had pushed the texts out
+            model.learn(400)
+            env = make_vec_env(REVERSE, 9, seed=0, env_kwargs=sparse)
+            outcomes[rehearsal] = evaluate(model, env, 36, seed=10_000).returns.mean()
+        assert outcomes[0.5] > 0.9 and outcomes[0.5] > outcomes[0.0]
+
     def test_priorities_are_used_and_given_back(self):
         model = make_model()
         learn_from_text(model, shown(), objective="td", steps=3, prioritized=True)
@@ -413,6 +453,8 @@ class TestLearning:
             ({"conservatism": -1}, "conservatism must be at least 0, got -1"),
             ({"expectile": 1.0}, "expectile must lie between 0 and 1, got 1.0"),
             ({"sharpness": -0.5}, "sharpness must be at least 0, got -0.5"),
+            ({"rehearsal": 1.0}, "rehearsal must be at least 0 and less than 1, got 1.0"),
+            ({"objective": "bc", "rehearsal": 0.5}, "rehearsal must be 0 for objective 'bc'"),
             ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
             ({"objective": "bc", "other_reward": 0.0}, "other_reward must be None for objective 'bc'"),
         ],
