@@ -154,7 +154,7 @@ def train(
     ] = None,
     noise: Annotated[float, typer.Option(help="Share of the demonstrated tokens that are wrong.")] = 0.0,
     objective: Annotated[
-        str | None, typer.Option(help="td, cql, ilql, mc or bc.", show_default="td on texts, else ilql")
+        str | None, typer.Option(help="td, cql, ilql, mc, crr or bc.", show_default="td on texts, else ilql")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes through texts or demonstrations.")] = None,
 ) -> None:

@@ -20,7 +20,7 @@ from agents.offline.corpus import build_vocabulary, split_corpus
 from agents.offline.episodes import text_to_episodes
 from agents.offline.learning import OfflineProgress, OfflineResult, learn_from_text
 from agents.offline.likelihood import score_texts
-from agents.offline.losses import OBJECTIVES
+from agents.offline.losses import OBJECTIVES, OF_LOGITS
 from agents.offline.rows import read_text
 from agents.options import checked_agent_arguments, constructor_arguments, merge, one_line
 from agents.runs import CONFIG, MODEL, RESULT, CommandError, create_run_folder, plain, versions, write_json, write_yaml
@@ -105,8 +105,10 @@ def pretrain(
         CommandError: If an argument is out of range, or the environment has no oracle.
     """
     objective = offline.objective or "ilql"
-    if online and objective == "bc":
-        raise CommandError("--objective must leave values to go on online with --steps (td, cql, ilql, mc), got 'bc'")
+    if online and objective in OF_LOGITS:
+        raise CommandError(
+            f"--objective must leave values to go on online with --steps (td, cql, ilql, mc), got {objective!r}"
+        )
     assert offline.demonstrations is not None
     try:
         shown = demonstrations(
@@ -193,7 +195,7 @@ def learn_corpus(
             objective=objective,
             epochs=offline.passes,
             learning_rate=decaying_rate(model, offline.minutes),
-            other_reward=None if objective == "bc" else 0.0,
+            other_reward=None if objective in OF_LOGITS else 0.0,
             callback=callback,
         )
     _tell(console, result, objective)
@@ -254,7 +256,7 @@ def _explained() -> Iterator[None]:
     """What is wrong with the user's input becomes a CommandError; the warning about logits is told by the command."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="objective 'bc'")
+            warnings.filterwarnings("ignore", message="objective '(bc|crr)' leaves")
             yield
     except ValueError as error:
         raise CommandError(one_line(error)) from error
@@ -262,7 +264,7 @@ def _explained() -> Iterator[None]:
 
 def _tell(console: Console | None, result: OfflineResult, objective: str) -> None:
     if console is not None:
-        note = "; the Q-values are logits now, not returns" if objective == "bc" else ""
+        note = "; the Q-values are logits now, not returns" if objective in OF_LOGITS else ""
         console.print(
             f"Learned from {result.episodes:,} texts of {result.actions:,} tokens in {result.updates:,} updates "
             f"({objective}): loss {result.first_loss:.3f} → {result.loss:.3f}{note}",

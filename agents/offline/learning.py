@@ -16,7 +16,7 @@ from torch import nn
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
-from agents.offline.losses import DEFAULT_CONSERVATISM, OBJECTIVES, OfflineObjective, offline_loss
+from agents.offline.losses import DEFAULT_CONSERVATISM, OBJECTIVES, OF_LOGITS, OfflineObjective, offline_loss
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal
 from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
 from textgym.tasks.base import Task, check_at_least
@@ -33,7 +33,8 @@ class OfflineProgress:
         update: Updates so far (≥ 1).
         updates: Updates in all.
         loss: Loss of this update.
-        error: Mean absolute temporal-difference error of its actions, or their mean cross-entropy for ``"bc"``.
+        error: Mean absolute temporal-difference error of its actions (``"crr"``: of the state values), or their mean
+            cross-entropy for ``"bc"``.
         q_mean: Mean value of the actions in it.
     """
 
@@ -76,8 +77,8 @@ def learn_from_text(
     prompt_tokens: int = 1,
     window: int | None = None,
     conservatism: float | None = None,
-    expectile: float = 0.8,
-    sharpness: float = 1.0,
+    expectile: float | None = None,
+    sharpness: float = 2.0,
     other_reward: float | None = None,
     prioritized: bool = False,
     rehearsal: float | None = None,
@@ -92,21 +93,27 @@ def learn_from_text(
     first step on of what was learned, build the model with ``learning_starts=0`` and a small
     ``exploration_initial_eps``.
 
-    The objectives, of which all but the last learn the value of going on in the best way:
+    The objectives, of which all but the last two learn what actions are worth:
 
     * ``"td"``: the temporal-difference loss of online learning. A target asks for the best action, in the data or not,
       so it takes data that show what bad actions earn.
     * ``"cql"``: beside it, the cross-entropy of the data's actions, which keeps the values of all others down
       (arXiv:2006.04779).
-    * ``"ilql"``: implicit Q-learning of tokens (arXiv:2206.11871). A state's value is an expectile of the values of
-      the data's actions, a target is reward plus the next state's value, so no other action is ever rated; and the
+    * ``"ilql"``: implicit Q-learning of tokens (arXiv:2206.11871). A state's value is an expectile of the targets of
+      the data's actions, and a target is reward plus the next state's value, so no other action is ever rated; and the
       cross-entropy as in ``"cql"``. The paper acts by the logits of a second, cloned network plus β(Q − V). Here the
-      cross-entropy's actions are weighted by exp(β A/σ) instead (advantage-weighted regression, arXiv:1910.00177, as in
-      arXiv:2110.06169), so that Q itself ranks the actions by behaviour *and* advantage, and acting needs one network
-      and no new code.
+      cross-entropy's actions are weighted by exp(β A/σ), at most 1, instead (as in arXiv:2110.06169), so that Q itself
+      ranks the actions by behaviour *and* advantage, and acting needs one network and no new code. As a text's next
+      state follows from its action, A is the target less the state's value; where a hidden secret decides rewards, an
+      expectile above ½ is optimistic about luck.
     * ``"mc"``: Q is the return that the text went on to earn: of the data's policy, not the best one.
-    * ``"bc"``: behaviour cloning, the baseline. What it leaves are logits, not values: the order of the actions is
-      right for ``predict``, but their scale is not that of returns. It warns, as ``learn`` would take them for values.
+    * ``"crr"``: critic-regularised regression (arXiv:2006.15134): the cross-entropy of ``"ilql"``, with its weights,
+      and state values of the data's policy (``expectile`` ½) to tell which actions turned out badly. Q is left to be
+      the policy's logits, so that values and imitation don't pull at the same numbers.
+    * ``"bc"``: behaviour cloning, the baseline, which takes no notice of rewards.
+
+    What the last two leave are logits, not values: the order of the actions is right for ``predict``, but their scale
+    is not that of returns. They warn, as ``learn`` would take them for values.
 
     Discount, n-step targets, Double-Q, lower bound, target network and the norm of gradients are the model's own.
     The model's seed decides everything random: the same model, data and arguments give the same weights.
@@ -123,10 +130,11 @@ def learn_from_text(
         reward: Who pays, see :func:`text_to_episodes`.
         prompt_tokens: See :func:`text_to_episodes`.
         window: See :func:`text_to_episodes`.
-        conservatism: Weight of the cross-entropy (≥ 0); None for 1 with ``"cql"`` and ``"ilql"``, and 0 with
-            ``"td"`` and ``"mc"``.
-        expectile: Of ``"ilql"``, in (0, 1): how near a state's value is to that of the best action in the data.
-        sharpness: β of ``"ilql"`` (≥ 0), in standard deviations of the advantage.
+        conservatism: Weight of the cross-entropy (≥ 0); None for 1 with ``"cql"``, ``"ilql"`` and ``"crr"``, and 0
+            with ``"td"`` and ``"mc"``.
+        expectile: Of ``"ilql"`` and ``"crr"``, in (0, 1): how near a state's value is to that of the best action in
+            the data. None for 0.8 with ``"ilql"`` and ½, the mean, with ``"crr"``.
+        sharpness: β of ``"ilql"`` and ``"crr"`` (≥ 0), in standard deviations of the advantage.
         other_reward: What every other token than the text's earns, and ends the text with. 0 together with rewards of
             1 a token makes prediction of the next token a task of its own; None says nothing of other tokens.
         prioritized: Whether texts with large errors are learned from more often. Errors of noisy data are often noise.
@@ -157,12 +165,15 @@ def learn_from_text(
     if not isinstance(policy, SequencePolicy) or not isinstance(replay, EpisodeReplayBuffer):
         raise ValueError(f"model must have a policy for sequences, such as PerformerPolicy, got {model.policy_name}")
     conservatism = DEFAULT_CONSERVATISM[objective] if conservatism is None else conservatism
+    expectile = (0.5 if objective == "crr" else 0.8) if expectile is None else expectile
     share = DEFAULT_SHARE[objective] if rehearsal is None else rehearsal
     _check_ranges(steps, epochs, conservatism, expectile, sharpness, share)
-    if objective == "bc" and share:
-        raise ValueError(f"rehearsal must be 0 for objective 'bc', which leaves no values to go on with, got {share}")
-    if objective == "bc" and other_reward is not None:
-        raise ValueError(f"other_reward must be None for objective 'bc', which knows no rewards, got {other_reward}")
+    if objective in OF_LOGITS and share:
+        raise ValueError(f"rehearsal must be 0 for objective {objective!r}, which leaves no values, got {share}")
+    if objective in OF_LOGITS and other_reward is not None:
+        raise ValueError(
+            f"other_reward must be None for objective {objective!r}, which leaves no values, got {other_reward}"
+        )
     batch_size = check_at_least("batch_size", model.batch_size if batch_size is None else batch_size, 1)
 
     if isinstance(data, TextEpisodes):
@@ -200,10 +211,10 @@ def learn_from_text(
         episodes.store(texts)
         # Implicit Q-learning has a head of its own for state values, which ends here.
         model.rehearsal = Rehearsal(texts, replace(what, name="cql" if objective == "ilql" else objective), share)
-    if objective == "bc" and losses:
+    if objective in OF_LOGITS and losses:
         warnings.warn(
-            "objective 'bc' leaves logits in the place of Q-values: predict() is fine, but learn() would take them for "
-            "returns (objectives td, cql, ilql and mc leave values)",
+            f"objective {objective!r} leaves logits in the place of Q-values: predict() is fine, but learn() would "
+            "take them for returns (objectives td, cql, ilql and mc leave values)",
             stacklevel=2,
         )
     recent = max(1, len(losses) // _RECENT)
@@ -244,7 +255,7 @@ def _optimize(
     parameters = list(q_net.parameters())
     optimizers = [optimizer]
     value_head = None
-    if objective.name == "ilql":
+    if objective.name in ("ilql", "crr"):
         # The usual initialisation would draw from the global generator.
         value_head = nn.utils.skip_init(nn.Linear, q_net.features_dim, 1, device=model.device)
         nn.init.zeros_(value_head.weight)

@@ -14,9 +14,11 @@ from agents.double_dqn.policies import SequenceQNetwork
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
 from agents.replay.episodes import EpisodeBatch
 
-Objective = Literal["td", "cql", "ilql", "mc", "bc"]
+Objective = Literal["td", "cql", "ilql", "mc", "crr", "bc"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
-DEFAULT_CONSERVATISM = {"td": 0.0, "cql": 1.0, "ilql": 1.0, "mc": 0.0, "bc": 1.0}
+OF_LOGITS = ("crr", "bc")
+"""Objectives that leave logits in the place of values."""
+DEFAULT_CONSERVATISM = {"td": 0.0, "cql": 1.0, "ilql": 1.0, "mc": 0.0, "crr": 1.0, "bc": 1.0}
 """Weight of the cross-entropy of the data's actions, for rewards whose returns are around 1."""
 
 
@@ -25,16 +27,16 @@ class OfflineObjective:
     """What is learned from logged episodes.
 
     Attributes:
-        name: ``"td"``, ``"cql"``, ``"ilql"``, ``"mc"`` or ``"bc"``; see :func:`agents.offline.learn_from_text`.
+        name: One of :data:`OBJECTIVES`; see :func:`agents.offline.learn_from_text`.
         gamma: Discount a token, in [0, 1].
         n_steps: Rewards in a target before it bootstraps (≥ 1).
         double_q: Whether the network picks the action that the target network rates.
         lower_bound: Whether the return that an episode earned bounds its targets from below.
         conservatism: Weight of the cross-entropy of the data's actions (≥ 0).
-        expectile: ``"ilql"`` alone: see :func:`agents.offline.objectives.expectile_loss`.
-        sharpness: ``"ilql"`` alone: see :func:`agents.offline.objectives.advantage_weights`.
+        expectile: ``"ilql"`` and ``"crr"`` alone: see :func:`agents.offline.objectives.expectile_loss`.
+        sharpness: ``"ilql"`` and ``"crr"`` alone: see :func:`agents.offline.objectives.advantage_weights`.
         other_reward: What each token that the data does not show in its place earns, as the last of its text; None
-            where nothing is known of it. Not for ``"bc"``.
+            where nothing is known of it. Not for ``"crr"`` and ``"bc"``.
     """
 
     name: str
@@ -60,13 +62,14 @@ def offline_loss(
     Args:
         q_net: The network to train.
         target_net: The network that rates the next states.
-        value_head: Of ``"ilql"``: state values of ``q_net``'s features, ``(..., D)`` → ``(..., 1)``.
+        value_head: Of ``"ilql"`` and ``"crr"``: state values of ``q_net``'s features, ``(..., D)`` → ``(..., 1)``.
         batch: The episodes.
         objective: What to learn.
 
     Returns:
         The loss, a scalar with a gradient, of all heads where there are several; errors, ``(B, T)``, without one
-        (temporal-difference errors, or the cross-entropies of ``"bc"``); and the values of the actions, ``(B, T)``.
+        (temporal-difference errors, for ``"crr"`` those of the state values, or the cross-entropies of ``"bc"``); and
+        the values of the actions, ``(B, T)``.
     """
     plain = objective.conservatism == 0 and objective.other_reward is None
     if objective.name == "td" and plain:  # no need of whole rows of values
@@ -103,19 +106,11 @@ def offline_loss(
         loss, entropies = cross_entropy_loss(q_rows[:, :-1], actions, valid, masks_t, weights)
         return loss, unfold(entropies), unfold(q_t)
 
-    imitation = weights
-    loss = torch.zeros((), device=q_t.device)
-    if objective.name == "ilql":
+    values = None
+    if objective.name in ("ilql", "crr"):
         assert value_head is not None
         values = repeat(value_head(features).squeeze(-1))  # (K·B, T + 1)
-        with torch.no_grad():
-            target_features = target_net.features_at(batch.tokens, states[:, :-1])  # (B, T, D)
-            q_target_t = fold(target_net.head.of_ensemble(target_features, batch.actions).unsqueeze(-1)).squeeze(-1)
-            advantage = q_target_t - values[:, :-1]
-        loss = loss + expectile_loss(values[:, :-1], q_target_t, valid, objective.expectile, weights)
         v_tp1 = values[:, 1:].detach()
-        shares = advantage_weights(advantage, valid, objective.sharpness)
-        imitation = shares * weights.unsqueeze(1)
     else:
         with torch.no_grad():
             target_features = target_net.features_at(batch.tokens, states)[:, 1:]
@@ -129,6 +124,16 @@ def offline_loss(
     target = targets.n_step_targets(rewards, v_tp1, valid, terminated, objective.gamma, n_steps)
     if objective.lower_bound:
         target = targets.lower_bound_targets(target, rewards, valid, terminated, objective.gamma)
+    imitation, loss = weights, torch.zeros((), device=q_t.device)
+    if values is not None:
+        # The target is the value of the data's action itself; Q's own estimate of it is bent by the cross-entropy.
+        loss = expectile_loss(values[:, :-1], target, valid, objective.expectile, weights)
+        shares = advantage_weights(target - values[:, :-1], valid, objective.sharpness)
+        imitation = shares * weights.unsqueeze(1)
+        if objective.name == "crr":
+            entropy, _ = cross_entropy_loss(q_rows[:, :-1], actions, valid, masks_t, imitation)
+            errors = torch.where(valid, target - values[:, :-1].detach(), 0.0)
+            return loss + objective.conservatism * entropy, unfold(errors), unfold(q_t)
     td_loss, td_errors = targets.td_loss(q_t, target, valid, weights)
     loss = loss + td_loss
     if objective.conservatism:

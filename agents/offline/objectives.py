@@ -107,11 +107,13 @@ def other_actions_loss(
     return _mean(0.5 * (errors**2).sum(dim=-1), valid, weights)
 
 
-def advantage_weights(advantage: Tensor, valid: Tensor, sharpness: float, ceiling: float = 20.0) -> Tensor:
+def advantage_weights(advantage: Tensor, valid: Tensor, sharpness: float, ceiling: float = 1.0) -> Tensor:
     """How much of each action to imitate: ``exp(sharpness · A / σ)``, at most ``ceiling`` (arXiv:1910.00177).
 
     σ is the root mean square of the batch's advantages, so that the weights do not depend on the unit of the rewards,
-    and they are divided by their mean, so that the pace of learning does not depend on the sharpness.
+    and they are divided by their mean, so that the pace of learning does not depend on the sharpness. With a ceiling of
+    1, as in critic-regularised regression (arXiv:2006.15134), what turned out badly counts less and nothing counts
+    more: a higher one lets a few lucky actions, or errors of the state values, outweigh all the others.
 
     Args:
         advantage: Q(s, a) − V(s) of the data's actions, shape ``(B, T)``.

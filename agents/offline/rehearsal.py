@@ -11,7 +11,7 @@ from agents.double_dqn.policies import SequenceQNetwork
 from agents.offline.losses import OfflineObjective, offline_loss
 from agents.replay.episodes import EpisodeReplayBuffer
 
-DEFAULT_SHARE = {"td": 0.0, "cql": 0.5, "ilql": 0.5, "mc": 0.0, "bc": 0.0}
+DEFAULT_SHARE = {"td": 0.0, "cql": 0.5, "ilql": 0.5, "mc": 0.0, "crr": 0.0, "bc": 0.0}
 """Part of a batch: half of it where a cross-entropy held the values of other actions down, else nothing.
 
 Half is what RLPD takes (arXiv:2302.02948). Without the cross-entropy the texts would do no good: online, every other

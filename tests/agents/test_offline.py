@@ -96,12 +96,14 @@ class TestPureLosses:
 
     def test_advantage_weights_do_not_depend_on_the_unit(self):
         advantage = torch.tensor([[1.0, -1.0], [0.5, float("nan")]])
-        one, other = (advantage_weights(scale * advantage, self.valid, 2.0) for scale in (1.0, 100.0))
+        one, other = (advantage_weights(scale * advantage, self.valid, 2.0, ceiling=20.0) for scale in (1.0, 100.0))
         assert torch.allclose(one, other) and one[1, 1] == 0 and one[0, 0] > one[1, 0] > one[0, 1]
         assert one.sum() == pytest.approx(3.0)  # a mean of 1
         assert (advantage_weights(advantage, self.valid, 0.0)[self.valid] == 1).all()
         clipped = advantage_weights(advantage, self.valid, 50.0, ceiling=3.0)
         assert clipped[0, 0] == clipped[1, 0] == pytest.approx(1.5) and clipped[0, 1] < 1e-6
+        plain = advantage_weights(advantage, self.valid, 2.0)  # what turned out well counts alike, however well
+        assert plain[0, 0] == plain[1, 0] > 1 > plain[0, 1] > 0
 
     def test_nothing_valid_is_no_loss(self):
         nothing = torch.zeros(2, 2, dtype=torch.bool)
@@ -172,7 +174,7 @@ class TestOfflineLoss:
         torch.testing.assert_close(target, torch.tensor([[3.0, 4.0, 4.0]]).expand(2, 3))
 
     def test_ensembles(self):
-        for name in (*VALUES, "bc"):
+        for name in (*VALUES, "crr", "bc"):
             model = make_model(policy_kwargs={**TINY, "n_ensemble": 3})
             head = torch.nn.Linear(16, 1)
             nets = model.policy.q_net, model.policy.q_net_target
@@ -320,13 +322,13 @@ class TestData:
 
 
 class TestLearning:
-    @pytest.mark.parametrize("objective", [*VALUES, "bc"])
-    @pytest.mark.filterwarnings("ignore:objective 'bc'")
+    @pytest.mark.parametrize("objective", [*VALUES, "crr", "bc"])
+    @pytest.mark.filterwarnings("ignore:objective '(bc|crr)'")
     def test_it_learns_to_reverse(self, objective):
         data = shown(200).__class__(REVERSE, 200, 500, 0.3, ENV_ARGS)  # with wrong tokens: bad actions are shown too
         model = make_model()
         before = weights_of(model)
-        result = learn_from_text(model, data, objective=objective, steps=60, learning_rate=1e-2)
+        result = learn_from_text(model, data, objective=objective, steps=80, learning_rate=1e-2)
         assert result.episodes == 200 and result.updates == 60 and result.loss < result.first_loss
         assert not torch.equal(before, weights_of(model))
         returns = evaluate(model, make_vec_env(REVERSE, 9, seed=0, env_kwargs=ENV_ARGS), 36, seed=10_000).returns
@@ -446,7 +448,7 @@ class TestLearning:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"objective": "sarsa"}, "objective must be one of td, cql, ilql, mc, bc, got 'sarsa'"),
+            ({"objective": "sarsa"}, "objective must be one of td, cql, ilql, mc, crr, bc, got 'sarsa'"),
             ({"steps": -1}, "steps must be an integer of at least 0, got -1"),
             ({"epochs": 0}, "epochs must be greater than 0, got 0"),
             ({"steps": 1, "epochs": 1}, "steps=1 and epochs=1 exclude one another"),
