@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agents.embed_observation import EmbedObservation, VectorEmbedObservation
     from agents.embedding_extractor import StateEmbeddingExtractor
     from agents.encoders.pruning import PrunedTransformer
+    from agents.export import load
     from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
     from agents.offline import learn_from_text
     from agents.state_autoencoder import StateAutoEncoder
@@ -33,6 +34,7 @@ __all__ = [
     "TransformerExtractor",
     "VectorEmbedObservation",
     "learn_from_text",
+    "load",
     "make_vec_env",
 ]
 
@@ -49,6 +51,7 @@ _MODULES = {
     "TransformerExtractor": "agents.extractors",
     "VectorEmbedObservation": "agents.embed_observation",
     "learn_from_text": "agents.offline",
+    "load": "agents.export",
     "make_vec_env": "agents.vec_env",
 }
 

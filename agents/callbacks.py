@@ -23,7 +23,7 @@ _REFRESH_S = 0.25
 
 
 class PeriodicCallback(BaseCallback):
-    """Calls :meth:`act` every so many environment steps.
+    """Calls :meth:`act` every so many environment steps, counted from the first step of all: a resumed run agrees.
 
     Args:
         every: Environment steps between two calls (≥ 1).
@@ -41,7 +41,7 @@ class PeriodicCallback(BaseCallback):
         self._next = every
 
     def _on_training_start(self) -> None:
-        self._next = self.num_timesteps + self.every
+        self._next = self.every * (1 + self.num_timesteps // self.every)
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self._next:
@@ -102,7 +102,7 @@ class SampleTexts(PeriodicCallback):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        if self.at_ends:
+        if self.at_ends and self.num_timesteps == 0:
             self._look()
 
     def _on_training_end(self) -> None:
@@ -177,7 +177,7 @@ class ProgressDisplay(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._started = time.perf_counter()
-        self._first_step = self.num_timesteps
+        self._first_step = self.locals["total_timesteps"] - self.total_steps  # not 0 in a second learn()
         self._mark()
         if self.console.is_terminal:
             self._progress = Progress(

@@ -54,6 +54,10 @@ class TrainingInterrupted(Exception):  # no error: the user's wish
     """Training has been stopped from outside, and a checkpoint holds it."""
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that does not fit the model."""
+
+
 def get_state(model: DoubleDQN) -> dict[str, Any]:
     """Everything that decides how training goes on, as plain values and arrays.
 
@@ -104,7 +108,7 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     """Return to a state that :func:`get_state` gave, of a model with the same arguments that has begun to learn.
 
     Raises:
-        ValueError: If the state does not fit the model.
+        CheckpointError: If the state does not fit the model.
     """
     path, env = _resumable(model)
     assert model._generator is not None and model.ep_info_buffer is not None and model.ep_success_buffer is not None
@@ -128,8 +132,8 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
             buffer.clear()
             buffer.extend(values)
         _set_random_states(state["random"])
-    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
-        raise ValueError(f"state must be that of a model with the same arguments: {error}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"state must be that of a model with the same arguments: {error}") from error
     model._masks = model._legal_actions()
 
 
@@ -140,6 +144,15 @@ def _resumable(model: Any) -> tuple[SequencePath, TextGenVecEnv]:
     if not isinstance(env, TextGenVecEnv):
         raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")
     return path, env
+
+
+def _description(model: DoubleDQN) -> dict[str, Any] | None:
+    from agents.export import describe
+
+    try:
+        return describe(model)
+    except ValueError:  # classes of the user's own: no harm to resuming
+        return None
 
 
 def _acting_state(model: DoubleDQN, state: dict[str, Any]) -> ActingState:
@@ -171,6 +184,23 @@ def _set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> DoubleDQN:
+    """The model in a checkpoint, to act with: without replay, optimizer and environment.
+
+    Raises:
+        StateFileError: If the file can't be read, or holds a model that only its user's own code can build.
+        ModelFileError: If its parts do not fit each other.
+    """
+    from agents.export import rebuild
+
+    value = read_state(path)
+    description, policy = value.get("model"), value.get("state", {}).get("policy", {})
+    if description is None:
+        raise StateFileError(f"{path} holds a model of classes of its user's own; it can only be resumed")
+    weights = {name.removeprefix("q_net."): item for name, item in policy.items() if name.startswith("q_net.")}
+    return rebuild(description, weights, str(path), device)
 
 
 class CheckpointFolder:
@@ -249,8 +279,8 @@ class SaveCheckpoints(BaseCallback):
         elapsed: Seconds of training before ``resume`` was written.
 
     Raises:
-        ValueError: If ``every_seconds`` is negative; when training starts, if the model can't be resumed or ``resume``
-            does not fit it.
+        ValueError: If ``every_seconds`` is negative; when training starts, if the model can't be resumed.
+        CheckpointError: When training starts, if ``resume`` does not fit the model.
         OSError: During training, if a checkpoint can't be written; the earlier ones are still there.
 
     Example:
@@ -309,6 +339,7 @@ class SaveCheckpoints(BaseCallback):
         """Write a checkpoint now; only between two rollouts."""
         started = time.perf_counter()
         value = {
+            "model": _description(self.model),
             "state": get_state(self.model),
             "elapsed": self.elapsed + started - self._started,
             "extra": {} if self.extra is None else self.extra(),

@@ -1,4 +1,4 @@
-"""The ``textgym`` command: list, play, train, tune, validate, report.
+"""The ``textgym`` command: list, play, train, tune, validate, export, report.
 
 Heavy modules are imported inside the commands, so that ``--help`` and ``list`` answer at once.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +19,9 @@ from rich.table import Table
 
 from agents.options import checked_env_id, one_line, parse_assignments
 from agents.runs import CommandError, write_json, write_text
+
+if TYPE_CHECKING:
+    from agents.train import TrainResult
 
 app = typer.Typer(
     help="Reinforcement learning of text generation at token level.",
@@ -35,6 +39,9 @@ SetArgs = Annotated[
         metavar="KEY=VALUE",
         help="Argument of DoubleDQN (YAML value); dots reach inside: policy_kwargs.features_dim=32.",
     ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Open a .zip although it may hold code that runs when it is opened.")
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device: auto, cpu, cuda …")]
 
@@ -111,18 +118,28 @@ def _describe(env_id: str) -> dict[str, Any]:
 
 @app.command()
 def play(
-    env_id: Annotated[str, typer.Argument(metavar="ID", help="Environment; see 'textgym list'.")],
+    target: Annotated[
+        str, typer.Argument(metavar="ID_OR_MODEL", help="Environment (see 'textgym list'), run folder or model.")
+    ],
     seed: Annotated[int | None, typer.Option(help="Seed of the prompts.", min=0)] = None,
     env_arg: EnvArgs = None,
+    trust: Trust = False,
 ) -> None:
-    """Write the completions yourself, token by token, and see what they earn."""
+    """Write the completions yourself, token by token, and see what they earn; a model says what it would write."""
     from agents.play import play as play_episodes
 
-    play_episodes(checked_env_id(env_id), parse_assignments("--env-arg", env_arg or []), seed, sys.stdin, Console())
+    env_args = parse_assignments("--env-arg", env_arg or [])
+    if Path(target).exists():
+        from agents.play import play_with
+
+        play_with(Path(target), env_args, seed, sys.stdin, Console(), trust)
+        return
+    play_episodes(checked_env_id(target), env_args, seed, sys.stdin, Console())
 
 
 @app.command()
 def train(
+    context: typer.Context,
     env_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="Environment; left out, that of --config.", show_default=False)
     ] = None,
@@ -143,6 +160,13 @@ def train(
     threads: Annotated[int | None, typer.Option(help="Torch threads.", show_default="1")] = None,
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the run folder alone.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed; there is no ID then."),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Least seconds between two checkpoints.", show_default="30")
+    ] = None,
     from_text: Annotated[Path | None, typer.Option(help="Learn from a text file; there is no ID then.")] = None,
     level: Annotated[str, typer.Option(help="Tokens of --from-text: char or word.")] = "char",
     vocabulary: Annotated[
@@ -165,6 +189,12 @@ def train(
     env_args = parse_assignments("--env-arg", env_arg or [])
     command = shlex.join(["textgym", *_arguments])
     console = None if quiet else Console()
+    if resume is not None:
+        _refuse_options("--resume RUN goes on as the run was begun: it takes no", context)
+        from agents.offline.command import resume_any
+
+        _ended(resume_any(resume, console, checkpoint_seconds), quiet)
+        return
     offline = None
     if from_text is not None or from_demonstrations is not None:
         from agents.offline.command import OfflineSettings, learn_corpus, pretrain
@@ -197,9 +227,30 @@ def train(
         device=device,
     )
     if offline is not None:
-        result = pretrain(settings, offline, steps is not None, run_dir, console=console, command=command)
+        online: dict[str, Any] = {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
+        result = pretrain(settings, offline, steps is not None, run_dir, **online)
     else:
-        result = run(settings, run_dir, console=console, command=command)
+        result = run(settings, run_dir, console=console, command=command, checkpoint_seconds=checkpoint_seconds)
+    _ended(result, quiet)
+
+
+def _refuse_options(message: str, context: typer.Context) -> None:
+    """Raise unless the command line has no other options than those that a resumed run takes."""
+    given = [name for name in context.params if _is_given(context, name) and name not in _WITH_RESUME]
+    if given:
+        named = ", ".join("ID" if name == "env_id" else f"--{name.strip('_').replace('_', '-')}" for name in given)
+        raise CommandError(f"{message} {named}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+_WITH_RESUME = ("resume", "quiet", "checkpoint_seconds")
+
+
+def _ended(result: TrainResult, quiet: bool) -> None:
     if quiet:
         print(result.folder)
     if result.interrupted:
@@ -268,7 +319,9 @@ def tune(
 
 @app.command()
 def validate(
-    path: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder or model file (.zip).")],
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, exported model, or model file (.zip).")
+    ],
     env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
     episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the first row of episodes; not one of training.")] = 10_000,
@@ -280,6 +333,7 @@ def validate(
     text: Annotated[
         Path | None, typer.Option(help="Instead, see how well the model foretells this file: a text a line.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Evaluate a model greedily on fresh seeds: mean, IQM, 95 % intervals, normalised score, texts."""
     if env is not None:
@@ -288,7 +342,8 @@ def validate(
     if text is not None:
         from agents.offline.validation import validate_text
 
-        validate_text(path, text, env, env_args, device=device or "auto", json_file=json_file, console=Console())
+        options: dict[str, Any] = {"device": device or "auto", "json_file": json_file, "trust": trust}
+        validate_text(path, text, env, env_args, console=Console(), **options)
         return
     from agents.validate import as_json
     from agents.validate import validate as run
@@ -301,6 +356,7 @@ def validate(
         seed=seed,
         device=device or "auto",
         console=Console(),
+        trust=trust,
     )
     if json_file is not None:
         try:
@@ -309,6 +365,22 @@ def validate(
             raise CommandError(
                 f"--json must be a file that can be written, got {json_file}: {error.strerror}"
             ) from None
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, checkpoint, or model file (.zip).")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the model, a new or an empty folder.")],
+    env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
+    env_arg: EnvArgs = None,
+    trust: Trust = False,
+) -> None:
+    """Write a model that is safe to share and to open: config.json, model.safetensors, tokenizer.json."""
+    if env is not None:
+        env = checked_env_id(env)
+    from agents.validate import export
+
+    print(f"wrote {export(path, folder, env, parse_assignments('--env-arg', env_arg or []), trust)}")
 
 
 @app.command()
@@ -345,8 +417,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in _arguments
     given = [argument for argument in _arguments if argument != "--debug"]
     try:
-        # Not standalone: typer would frame its errors in boxes of several lines. Returns the code of typer.Exit.
-        code = app(args=given, prog_name="textgym", standalone_mode=False)
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _show_warning
+            # Not standalone: typer would frame its errors in boxes of several lines. Returns the code of typer.Exit.
+            code = app(args=given, prog_name="textgym", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
@@ -354,6 +429,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _explain(error)
     raise SystemExit(code or 0)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Those that are meant for users, in one line."""
+    if issubclass(category, UserWarning):
+        print(f"textgym: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _explain(error: Exception) -> int:

@@ -1,23 +1,63 @@
-"""``textgym play``: a person picks the tokens."""
+"""``textgym play``: a person picks the tokens, and a model, where there is one, says what it would pick."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 import textgym
-from agents.options import one_line
-from agents.runs import CommandError
+from agents.options import checked_env_id, one_line
+from agents.runs import CommandError, find_model
+
+if TYPE_CHECKING:
+    from agents.double_dqn import DoubleDQN
 
 _MOST_LISTED = 40
+_MOST_ADVISED = 5
 _QUIT = ":q"
 
 
-def play(env_id: str, env_args: dict[str, Any], seed: int | None, lines: TextIO, console: Console) -> list[float]:
+def play_with(
+    path: Path, env_args: dict[str, Any], seed: int | None, lines: TextIO, console: Console, trust: bool = False
+) -> list[float]:
+    """Play in the environment that a model was trained in, with its advice.
+
+    Args:
+        path: A run folder, an exported model or a model file.
+        env_args: Arguments of the environment that differ from the model's own.
+        seed: See :func:`play`.
+        lines: Likewise.
+        console: Likewise.
+        trust: See :func:`agents.validate.load_model`.
+
+    Raises:
+        CommandError: If the model can't be read, or nothing tells its environment.
+    """
+    from agents.validate import load_model
+
+    model_path, config = find_model(path)
+    if config is None or "env" not in config:
+        raise CommandError(
+            f"ID_OR_MODEL must be a model whose environment is known, got {path}, which does not tell it"
+        )
+    env_args = {**(config.get("env_args") or {}), **env_args}
+    return play(checked_env_id(config["env"]), env_args, seed, lines, console, load_model(model_path, "cpu", trust))
+
+
+def play(
+    env_id: str,
+    env_args: dict[str, Any],
+    seed: int | None,
+    lines: TextIO,
+    console: Console,
+    model: DoubleDQN | None = None,
+) -> list[float]:
     """Play episodes until the input ends or says ``:q``.
 
     Args:
@@ -25,19 +65,22 @@ def play(env_id: str, env_args: dict[str, Any], seed: int | None, lines: TextIO,
         env_args: Its arguments.
         seed: Seed of the first prompt; None for another one each time.
         lines: Where the person's choices come from, such as ``sys.stdin``: each line a token, as text or number, or
-            several with spaces between.
+            several with spaces between. With a model, an empty line takes its best token.
         console: Where to print.
+        model: Gives advice: its best tokens and their Q-values. None for none.
 
     Returns:
         Returns of the finished episodes.
 
     Raises:
-        CommandError: If the environment refuses its arguments.
+        CommandError: If the environment refuses its arguments, or is not one of the model's kind.
     """
     try:
         env = gym.make(f"textgym:{env_id}", **env_args)
     except (TypeError, ValueError, OSError, ImportError) as error:
         raise CommandError(f"--env-arg, environment {env_id}: {one_line(error)}") from error
+    if model is not None and (model.observation_space, model.action_space) != (env.observation_space, env.action_space):
+        raise CommandError(f"--env-arg must leave the model's {model.observation_space}, got {env.observation_space}")
     task: textgym.Task = env.get_wrapper_attr("task")
     ids = {task.token_text(token): token for token in range(task.vocab_size)}
 
@@ -46,7 +89,9 @@ def play(env_id: str, env_args: dict[str, Any], seed: int | None, lines: TextIO,
 
     say(
         f"{env_id}: {task.vocab_size} tokens, at most {task.max_new_tokens} an episode; {task.token_text(task.eos_id)} "
-        f"ends it. Type a token or its number (0 to {task.vocab_size - 1}), or several; {_QUIT} quits."
+        f"ends it. Type a token or its number (0 to {task.vocab_size - 1}), or several; "
+        + ("an empty line takes the model's; " if model is not None else "")
+        + f"{_QUIT} quits."
     )
     returns: list[float] = []
     pending: list[int] = []
@@ -61,12 +106,19 @@ def play(env_id: str, env_args: dict[str, Any], seed: int | None, lines: TextIO,
             if len(legal) <= _MOST_LISTED and not np.array_equal(mask, listed):
                 listed = mask
                 say("legal:  " + "  ".join(f"{token} {task.token_text(token)}" for token in legal.tolist()))
+            advice: list[int] = []
+            if model is not None:
+                values = _q_values(model, observation)
+                advice = [token for token in np.argsort(-values, kind="stable").tolist() if mask[token]]
+                best = "  ".join(f"{task.token_text(token)} {values[token]:.3f}" for token in advice[:_MOST_ADVISED])
+                say(f"model:  {best}")
             say("> ", end="")
             line = lines.readline()
             if not line or line.strip() == _QUIT:
                 say("")
                 break
-            pending, problem = _parse(line.rstrip("\r\n"), ids, task.vocab_size)
+            text = line.rstrip("\r\n")
+            pending, problem = (advice[:1], None) if text == "" else _parse(text, ids, task.vocab_size)
             if problem:
                 say(problem)
                 continue
@@ -91,6 +143,15 @@ def play(env_id: str, env_args: dict[str, Any], seed: int | None, lines: TextIO,
         say(f"{len(returns)} episode{'s' if len(returns) > 1 else ''}, mean return {np.mean(returns):.3f}")
     env.close()
     return returns
+
+
+def _q_values(model: DoubleDQN, observation: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Values of every token, (V,)."""
+    import torch
+
+    model.policy.set_training_mode(False)
+    with torch.no_grad():
+        return model.q_net(model.policy.obs_to_tensor(observation)[0])[0].cpu().numpy()
 
 
 def _parse(line: str, ids: dict[str, int], vocab_size: int) -> tuple[list[int], str | None]:

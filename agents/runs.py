@@ -1,8 +1,9 @@
 """Run folders: what is in them, how they are written, and how they are found again.
 
 A run folder holds ``config.yaml`` (all that is needed to repeat the run), ``progress.csv`` and TensorBoard events,
-``checkpoint/model.zip`` (the latest during training), ``model.zip`` (at the end), ``samples.txt`` and ``result.json``.
-Only the two logs grow in place; every other file appears complete or not at all.
+``samples.txt``, ``checkpoint/`` (the last two, to resume from), and at the end the model, as ``model/`` for everybody
+and as ``model.zip`` for Stable-Baselines3, and ``result.json``. Only the two logs grow in place; every other file
+appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from typing import Any
 import yaml
 
 CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "model.zip"
-CHECKPOINT = Path("checkpoint") / MODEL
+CHECKPOINTS, MODEL_FOLDER = "checkpoint", "model"
+VOCABULARY = "vocabulary.json"  # of a model that learned from a text file
+EXPORTED = "config.json"
+"""What makes a folder an exported model: see :mod:`agents.export`."""
 
 
 class CommandError(Exception):
@@ -132,8 +136,9 @@ def create_run_folder(path: str | Path | None, env_id: str) -> Path:
     folder = Path(path)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise CommandError(f"--run-dir must be a new or an empty folder, got {folder}, which has content")
-        (folder / CHECKPOINT).parent.mkdir(parents=True)
+            hint = f" ('textgym train --resume {folder}' goes on with a run)" if (folder / CONFIG).is_file() else ""
+            raise CommandError(f"--run-dir must be a new or an empty folder, got {folder}, which has content{hint}")
+        (folder / CHECKPOINTS).mkdir(parents=True)
     except OSError as error:
         raise CommandError(f"can't make the run folder {folder}: {_reason(error)}") from None
     return folder
@@ -152,30 +157,62 @@ def versions() -> dict[str, str]:
 
 
 def find_model(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
-    """The model file of a run folder or a path to one, and the configuration of its run if that lies beside it.
+    """The model of a run folder or a path to one, and the configuration of its run where that is known.
+
+    Of a run that has ended it is ``model/``, which a path to its ``model.zip`` stands for, too: the same model, without
+    pickled objects. Of one that has not, it is the newest checkpoint.
 
     Args:
-        path: A run folder, or a model file.
+        path: A run folder, a folder that ``textgym export`` wrote, or a model file.
 
     Returns:
-        The model file (the latest checkpoint where a run never ended) and the content of ``config.yaml``, or None.
+        The exported folder, the checkpoint or the model file; and what it was trained in: ``env``, ``env_args``,
+        ``seed`` and ``n_envs``, as in ``config.yaml``, or None.
 
     Raises:
         CommandError: If there is no model, or the configuration is unreadable.
     """
     path = Path(path)
     if path.is_dir():
-        model = next((path / name for name in (Path(MODEL), CHECKPOINT) if (path / name).is_file()), None)
+        model = _model_in(path)
         if model is None:
-            raise CommandError(f"RUN_OR_MODEL must be a run folder with a {MODEL}, or a model file, got {path}")
-    elif path.is_file():
-        model = path
-    else:
+            raise CommandError(
+                f"RUN_OR_MODEL must be a run folder with a {MODEL_FOLDER} or a checkpoint, a folder of "
+                f"'textgym export' or a model file, got {path}"
+            )
+    elif not path.is_file():
         raise CommandError(f"RUN_OR_MODEL must be a run folder or a model file, got {path}, which does not exist")
+    elif path.name == MODEL and (path.parent / MODEL_FOLDER / EXPORTED).is_file():
+        model = path.parent / MODEL_FOLDER
+    else:
+        model = path.parent if (path.parent / EXPORTED).is_file() and path.suffix in (".json", ".safetensors") else path
     for folder in (model.parent, model.parent.parent):
         if (folder / CONFIG).is_file():
             return model, read_yaml_mapping(folder / CONFIG)
-    return model, None
+    return model, _exported_environment(model) if model.is_dir() else None
+
+
+def _model_in(folder: Path) -> Path | None:
+    for exported in (folder, folder / MODEL_FOLDER):
+        if (exported / EXPORTED).is_file():
+            return exported
+    checkpoints = sorted((folder / CHECKPOINTS).glob("step-*.safetensors"))
+    files = [*checkpoints[-1:], folder / MODEL]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _exported_environment(folder: Path) -> dict[str, Any] | None:
+    """What an exported model was trained in; None where its files do not tell."""
+    try:
+        environment = json.loads((folder / EXPORTED).read_text("utf-8")).get("environment")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CommandError(f"{folder / EXPORTED} can't be read: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(environment, dict):
+        return None
+    env_args = environment.get("env_args")
+    if isinstance(env_args, dict) and "tokenizer" in env_args:  # its own copy, wherever the file says it is
+        environment["env_args"] = {**env_args, "tokenizer": str(folder / "tokenizer.json")}
+    return environment
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,22 +5,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
 
-from agents.callbacks import LogProgress, ProgressDisplay, SampleTexts, SaveCheckpoint, StopWhen, save_model
+from agents.callbacks import LogProgress, ProgressDisplay, SampleTexts, StopWhen, save_model
+from agents.checkpoint import CheckpointError, SaveCheckpoints, TrainingInterrupted
 from agents.double_dqn import DoubleDQN
+from agents.export import export_model
 from agents.options import (
     checked_agent_arguments,
     checked_env_id,
@@ -30,10 +29,21 @@ from agents.options import (
     one_line,
 )
 from agents.presets import PRESETS, Preset
+from agents.resume import (
+    changed_versions,
+    disk_errors,
+    earlier_samples,
+    finished_scores,
+    interrupt_flag,
+    newest_checkpoint,
+    read_run,
+)
+from agents.run_log import open_log
 from agents.runs import (
-    CHECKPOINT,
+    CHECKPOINTS,
     CONFIG,
     MODEL,
+    MODEL_FOLDER,
     RESULT,
     SAMPLES,
     CommandError,
@@ -94,7 +104,7 @@ class TrainResult:
 
     Attributes:
         folder: The run folder.
-        interrupted: Whether Ctrl-C ended it; the model is saved, but not evaluated.
+        interrupted: Whether Ctrl-C ended it; a checkpoint holds it.
         scores: The final evaluation; None if interrupted.
     """
 
@@ -157,80 +167,152 @@ def train(
     command: str | None = None,
     prepare: Callable[[DoubleDQN], None] | None = None,
     recorded: dict[str, Any] | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float | None = None,
 ) -> TrainResult:
     """Train :class:`agents.DoubleDQN` and leave a run folder.
 
-    Sets the number of torch threads of the process.
+    Sets the number of torch threads of the process. Ctrl-C writes a checkpoint before the next step.
 
     Args:
         settings: What to do.
         run_dir: The run folder, new or empty; None for ``runs/<id>-<time>``.
         console: Where to show progress and texts; None for nowhere.
         command: The command line, to be noted in the configuration.
-        prepare: What to do with the model before the first step, such as pretraining it.
+        prepare: What to do with the model before the first step, such as pretraining it; not after a checkpoint.
         recorded: What else to note in the configuration.
+        resume: Whether ``run_dir`` is the folder of a run with the same settings that was stopped or killed: it goes
+            on from its newest checkpoint, or from its beginning where it has none. See :func:`resume_run`.
+        checkpoint_seconds: See :class:`agents.checkpoint.SaveCheckpoints`.
 
     Raises:
-        CommandError: If the environment or the agent refuses its arguments, or the folder has content.
+        CommandError: If the environment or the agent refuses its arguments, the folder has content, or it can't be
+            written to.
+        agents.health.NumericalError: If a loss becomes NaN or infinite.
     """
     console = Console(quiet=True) if console is None else console
     torch.set_num_threads(settings.threads)
     env = make_env(settings.env, settings.n_envs, settings.seed, settings.env_args)
     model = _make_model(settings, env)
-    folder = create_run_folder(run_dir, settings.env)
-    write_yaml(folder / CONFIG, plain(vars(settings)) | (recorded or {}) | {"versions": versions(), "command": command})
-    model.set_logger(configure(str(folder), ["csv", "tensorboard"]))
-    console.print(
-        f"Training on {settings.env}: {settings.steps:,} steps in {settings.n_envs} environments, "
-        f"{settings.threads} thread{'s' if settings.threads > 1 else ''}, {model.device}; run folder {folder}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
+    saved = None
+    if resume:
+        assert run_dir is not None
+        folder = Path(run_dir)
+        saved = newest_checkpoint(folder)
+    else:
+        folder = create_run_folder(run_dir, settings.env)
+        write_yaml(
+            folder / CONFIG, plain(vars(settings)) | (recorded or {}) | {"versions": versions(), "command": command}
+        )
+    with disk_errors(folder):
+        return _run(settings, model, folder, saved, console, prepare, checkpoint_seconds)
+
+
+def resume_run(
+    folder: str | Path,
+    *,
+    console: Console | None = None,
+    checkpoint_seconds: float | None = None,
+    prepare: Callable[[DoubleDQN], None] | None = None,
+) -> TrainResult:
+    """Go on with a run that was stopped or killed; it ends as if it had not been, bit for bit on the same versions.
+
+    A run that has ended is left alone.
+
+    Args:
+        folder: Its run folder.
+        console: See :func:`train`.
+        checkpoint_seconds: Likewise.
+        prepare: Likewise.
+
+    Raises:
+        CommandError: If the folder is no run folder, or none of its checkpoints can be read.
+    """
+    folder = Path(folder)
+    config = read_run(folder)
+    scores = finished_scores(folder)
+    if scores is not None:
+        _say(console, f"The run in {folder} has ended: mean return {scores.mean:.3f}; see {folder / RESULT}")
+        return TrainResult(folder, False, scores)
+    others = changed_versions(config)
+    if others is not None:
+        _say(console, f"Other versions than at the beginning, so bits may differ: {others}")
+    steps = config.get("steps")
+    settings = resolve_settings(config=folder / CONFIG, steps=1 if steps == 0 else None)
+    return train(
+        replace(settings, steps=steps) if steps == 0 else settings,
+        folder,
+        console=console,
+        resume=True,
+        checkpoint_seconds=checkpoint_seconds,
+        prepare=prepare,
     )
 
-    if prepare is not None:
+
+def _run(
+    settings: TrainSettings,
+    model: DoubleDQN,
+    folder: Path,
+    saved: dict[str, Any] | None,
+    console: Console,
+    prepare: Callable[[DoubleDQN], None] | None,
+    checkpoint_seconds: float | None,
+) -> TrainResult:
+    """Train from the beginning, or from a checkpoint; evaluate; write everything."""
+    done = 0 if saved is None else int(saved["state"]["counters"]["num_timesteps"])
+    model.set_logger(open_log(folder, None if saved is None else min(done, settings.steps - 1)))
+    threads = f"{settings.threads} thread{'s' if settings.threads > 1 else ''}"
+    _say(
+        console,
+        f"Training on {settings.env}: {settings.steps:,} steps in {settings.n_envs} environments, {threads}, "
+        f"{model.device}; run folder {folder}" + (f"; going on after {done:,} steps" if saved else ""),
+    )
+    if prepare is not None and saved is None:
         prepare(model)
-    samples: list[str] = []
+    samples = [] if saved is None else earlier_samples(folder, done, settings.steps)
 
     def show(steps: int, result: EvaluationResult) -> None:
         texts = [f"Greedy samples after {steps:,} steps:"]
         texts += [sample_line(result, index) for index in range(len(result.returns))]
         samples.append("\n".join(texts) + "\n")
         write_text(folder / SAMPLES, "\n".join(samples))
-        console.print(samples[-1], highlight=False, markup=False, soft_wrap=True)
+        _say(console, samples[-1])
 
-    limit = None if settings.minutes is None else settings.minutes * 60.0
-    started = time.perf_counter()
+    limit = math.inf if settings.minutes is None else settings.minutes * 60.0
     sample_env = make_env(settings.env, _N_SAMPLES, settings.fresh_seed, settings.env_args)
-    sampler = SampleTexts(sample_env, max(1, settings.steps // 4), _N_SAMPLES, settings.fresh_seed, show)
-    display = ProgressDisplay(settings.steps, console, limit)
-    with _interrupt_flag() as interrupted:
+    display = ProgressDisplay(settings.steps, console, None if settings.minutes is None else limit)
+    started = time.perf_counter()
+    with interrupt_flag() as interrupted:
+        checkpoints = SaveCheckpoints(folder / CHECKPOINTS, checkpoint_seconds, saved, interrupted.is_set)
+        started -= checkpoints.elapsed
         callbacks: list[BaseCallback] = [
-            StopWhen(lambda: interrupted.is_set() or (limit is not None and time.perf_counter() - started > limit)),
+            checkpoints,  # first: it puts a resumed model in its place before the others look at it
+            StopWhen(lambda: time.perf_counter() - started > limit),
             display,
-            sampler,
+            SampleTexts(sample_env, max(1, settings.steps // 4), _N_SAMPLES, settings.fresh_seed, show),
             LogProgress(max(1, settings.steps // 100)),
-            SaveCheckpoint(folder / CHECKPOINT, max(1, settings.steps // 10)),
         ]
         try:
             # log_interval=None: LogProgress writes the log.
             model.learn(settings.steps, callbacks, log_interval=None)  # type: ignore[arg-type]
+        except TrainingInterrupted:
+            display.close()
+            _say(console, f"Stopped after {model.num_timesteps:,} steps; 'textgym train --resume {folder}' goes on")
+            return TrainResult(folder, True, None)
+        except CheckpointError as error:
+            raise CommandError(f"the checkpoint in {folder} must fit its {CONFIG}: {one_line(error)}") from error
         finally:
             display.close()
+            model.logger.close()
+            sample_env.close()
     seconds = time.perf_counter() - started
     save_model(model, folder / MODEL)
-    model.logger.close()
-    if interrupted.is_set():
-        console.print(
-            f"Stopped after {model.num_timesteps:,} steps; the model is in {folder / MODEL}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        return TrainResult(folder, True, None)
+    trained_in = {"env": settings.env, "env_args": settings.env_args, "seed": settings.seed, "n_envs": settings.n_envs}
+    export_model(model, folder / MODEL_FOLDER, trained_in)
 
     rows = make_env(settings.env, 64, settings.fresh_seed, settings.env_args)
     result = evaluate(model, rows, EVALUATION_EPISODES, seed=settings.fresh_seed)
+    rows.close()
     scores = score(result, None if settings.env_args else settings.env)
     speed = {
         "steps": model.num_timesteps,
@@ -240,17 +322,20 @@ def train(
         "updates_per_second": round(model._n_updates / seconds, 1),
     }
     write_json(folder / RESULT, {**as_json(scores), "evaluation_seed": settings.fresh_seed, **speed})
-    console.print(
+    _say(
+        console,
         f"Trained {model.num_timesteps:,} steps and {model._n_updates:,} updates in {seconds:.0f} s. Greedy on "
         f"{len(result.returns)} fresh episodes (best, median, worst below):\n\n{report(result, scores)}\n\n"
         f"Run folder: {folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
-    for used in (env, sample_env, rows):
-        used.close()
+    if model.env is not None:
+        model.env.close()
     return TrainResult(folder, False, scores)
+
+
+def _say(console: Console | None, text: str) -> None:
+    if console is not None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _make_model(settings: TrainSettings, env: Any) -> DoubleDQN:
@@ -263,26 +348,6 @@ def _make_model(settings: TrainSettings, env: Any) -> DoubleDQN:
         return DoubleDQN("PerformerPolicy", env, seed=settings.seed, device=settings.device, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CommandError(f"--set: {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as usual."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag  # signals are the main thread's business
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handle(signum: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.checkpoint import load_checkpointed
 from agents.double_dqn import DoubleDQN
-from agents.options import checked_env_id, make_env
-from agents.runs import CommandError, find_model, plain
-from agents.vec_env import action_masks
+from agents.export import ModelFileError, check_tokens, export_model, load
+from agents.options import checked_env_id, make_env, one_line
+from agents.runs import VOCABULARY, CommandError, find_model, plain, write_text
+from agents.state_file import StateFileError
+from agents.vec_env import TextGenVecEnv, action_masks
 from textgym import TokenSequence, references, sequence_lengths
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 FRESH_SEED = 10_000
 """Evaluation rows are seeded from here on; training rows are seeded ``seed``, ``seed + 1`` …"""
 _RESAMPLES = 2_000
+_TRAINED_IN = ("env", "env_args", "seed", "n_envs")
 
 
 @dataclass(frozen=True)
@@ -211,12 +215,30 @@ def sample_line(result: EvaluationResult, index: int) -> str:
     return f"  {result.returns[index]:6.3f}  {result.prompts[index]} → {result.completions[index]}"
 
 
-def load_model(path: str | Path, device: str = "auto") -> DoubleDQN:
-    """Load a model that ``textgym train`` or ``DoubleDQN.save`` wrote.
+def load_model(path: str | Path, device: str = "auto", trust: bool = False) -> DoubleDQN:
+    """Load a model that ``textgym train``, ``textgym export`` or ``DoubleDQN.save`` wrote.
+
+    Args:
+        path: An exported folder or a checkpoint, which hold numbers only; or a zip.
+        device: Torch device.
+        trust: Whether to open a zip: it holds pickled objects, and to unpickle is to run whatever code it brings.
 
     Raises:
-        CommandError: If the file is no such model, or damaged.
+        CommandError: If the file is no such model, or damaged, or a zip that is not trusted.
     """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return load(path, device)
+        if path.suffix == ".safetensors":
+            return load_checkpointed(path, device)
+    except (ModelFileError, StateFileError) as error:
+        raise CommandError(one_line(error)) from error
+    if not trust:
+        raise CommandError(
+            f"model file {path} may hold pickled objects, which run code when they are opened; --trust opens it all "
+            "the same ('textgym validate', 'textgym export'); what 'textgym export' writes is safe to open"
+        )
     try:
         return DoubleDQN.load(path, device=device)
     except Exception as error:  # zip, JSON, pickle and torch each fail in their own ways on damaged bytes
@@ -235,17 +257,19 @@ def validate(
     seed: int = FRESH_SEED,
     device: str = "auto",
     console: Console | None = None,
+    trust: bool = False,
 ) -> tuple[EvaluationResult, Scores]:
     """Evaluate a trained model greedily on fresh seeds.
 
     Args:
-        path: A run folder or a model file.
+        path: A run folder, an exported model or a model file.
         env_id: The environment; None for the run's own.
         env_args: Its arguments; None for the run's own where the environment is, else the defaults.
         episodes: Number of episodes (≥ 1).
         seed: Row ``i`` is seeded ``seed + i``. The run's own training seeds are refused.
         device: Torch device.
         console: Where to print; None for nowhere.
+        trust: See :func:`load_model`.
 
     Returns:
         The episodes and their scores.
@@ -276,12 +300,9 @@ def validate(
                 f"(rows use {seed} to {seed + n_rows - 1})"
             )
     env = make_env(env_id, n_rows, seed, env_args or {})
-    model = load_model(model_path, device)
-    if model.observation_space != env.observation_space or model.action_space != env.action_space:
-        raise CommandError(
-            f"the model was trained on {model.observation_space}, {model.action_space}; --env {env_id} has "
-            f"{env.observation_space}, {env.action_space}"
-        )
+    model = load_model(model_path, device, trust)
+    _check_spaces(model, env, env_id)
+    check_tokens(model_path, env)
     result = evaluate(model, env, episodes, seed=seed)
     env.close()
     scores = score(result, None if env_args else env_id)
@@ -290,6 +311,60 @@ def validate(
         console.print(f"{model_path} on {env_id}{arguments}, greedy, seeds from {seed}", markup=False, highlight=False)
         console.print(report(result, scores), markup=False, highlight=False, soft_wrap=True)
     return result, scores
+
+
+def export(
+    path: str | Path,
+    folder: str | Path,
+    env_id: str | None = None,
+    env_args: dict[str, Any] | None = None,
+    trust: bool = False,
+) -> Path:
+    """Write a model as files that are safe to open: see :mod:`agents.export`.
+
+    Args:
+        path: A run folder, a checkpoint, an exported model or a model file.
+        folder: A new or an empty folder.
+        env_id: The environment that it was trained in; None for the run's own.
+        env_args: Its arguments, in place of the run's own if ``env_id`` or any of them is given.
+        trust: See :func:`load_model`.
+
+    Raises:
+        CommandError: If the model can't be read, has parts of the user's own, or can't be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CommandError(f"DIR must be a new or an empty folder, got {folder}, which has content")
+    model_path, config = find_model(path)
+    environment: dict[str, Any] | None = (
+        None if config is None or "env" not in config else {key: config.get(key) for key in _TRAINED_IN}
+    )
+    if env_id is not None:
+        environment = {"env": env_id, "env_args": env_args or {}}
+    elif env_args and environment is not None:
+        environment["env_args"] = env_args
+    model = load_model(model_path, "cpu", trust)
+    if environment is not None:
+        env = make_env(environment["env"], 1, 0, environment.get("env_args") or {})
+        _check_spaces(model, env, environment["env"])
+    vocabulary = (model_path if model_path.is_dir() else model_path.parent) / VOCABULARY
+    try:
+        export_model(model, folder, environment)
+        if vocabulary.is_file():  # of a model that learned from a text file
+            write_text(folder / VOCABULARY, vocabulary.read_text("utf-8"))
+    except ValueError as error:
+        raise CommandError(f"the model in {model_path} can't be exported: {one_line(error)}") from error
+    except OSError as error:
+        raise CommandError(f"DIR must be a folder that can be written, got {folder}: {error.strerror}") from None
+    return folder
+
+
+def _check_spaces(model: DoubleDQN, env: TextGenVecEnv, env_id: str) -> None:
+    if model.observation_space != env.observation_space or model.action_space != env.action_space:
+        raise CommandError(
+            f"the model was trained on {model.observation_space}, {model.action_space}; --env {env_id} has "
+            f"{env.observation_space}, {env.action_space}"
+        )
 
 
 def as_json(scores: Scores, result: EvaluationResult | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.callbacks import save_model
 from agents.double_dqn import DoubleDQN
+from agents.export import export_model
 from agents.offline.corpus import build_vocabulary, split_corpus
 from agents.offline.episodes import text_to_episodes
 from agents.offline.learning import OfflineProgress, OfflineResult, learn_from_text
@@ -23,8 +24,20 @@ from agents.offline.likelihood import score_texts
 from agents.offline.losses import OBJECTIVES, OF_LOGITS
 from agents.offline.rows import read_text
 from agents.options import checked_agent_arguments, constructor_arguments, merge, one_line
-from agents.runs import CONFIG, MODEL, RESULT, CommandError, create_run_folder, plain, versions, write_json, write_yaml
-from agents.train import DEFAULT_THREADS, TrainResult, TrainSettings, train
+from agents.resume import read_run
+from agents.runs import (
+    CONFIG,
+    MODEL,
+    MODEL_FOLDER,
+    RESULT,
+    CommandError,
+    create_run_folder,
+    plain,
+    versions,
+    write_json,
+    write_yaml,
+)
+from agents.train import DEFAULT_THREADS, TrainResult, TrainSettings, resolve_settings, resume_run, train
 from agents.vec_env import TextGenVecEnv
 from textgym import TextGenVectorEnv, demonstrations
 
@@ -90,6 +103,8 @@ def pretrain(
     *,
     console: Console | None = None,
     command: str | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float | None = None,
 ) -> TrainResult:
     """Learn from demonstrations of the environment, then in it, and leave a run folder.
 
@@ -100,6 +115,9 @@ def pretrain(
         run_dir: See :func:`agents.train.train`.
         console: Likewise.
         command: Likewise.
+        resume: Whether to go on with the run in ``run_dir``, see :func:`agents.train.resume_run`; then ``online`` is
+            what it was.
+        checkpoint_seconds: See :func:`agents.train.train`.
 
     Raises:
         CommandError: If an argument is out of range, or the environment has no oracle.
@@ -126,11 +144,38 @@ def pretrain(
             result = learn_from_text(model, shown, objective=objective, epochs=offline.passes, callback=callback)
         _tell(console, result, objective)
 
+    if resume:
+        assert run_dir is not None
+        return resume_run(run_dir, console=console, checkpoint_seconds=checkpoint_seconds, prepare=prepare)
     if not online:
         settings = replace(settings, steps=0)
     return train(
-        settings, run_dir, console=console, command=command, prepare=prepare, recorded={"offline": offline.recorded()}
+        settings,
+        run_dir,
+        console=console,
+        command=command,
+        prepare=prepare,
+        recorded={"offline": offline.recorded()},
+        checkpoint_seconds=checkpoint_seconds,
     )
+
+
+def resume_any(folder: Path, console: Console | None = None, checkpoint_seconds: float | None = None) -> TrainResult:
+    """Go on with a run, whether it began with demonstrations or not: see :func:`agents.train.resume_run`.
+
+    Raises:
+        CommandError: Likewise.
+    """
+    began = read_run(folder).get("offline")
+    if not began:
+        return resume_run(folder, console=console, checkpoint_seconds=checkpoint_seconds)
+    try:
+        offline = OfflineSettings(**began)
+    except TypeError as error:
+        raise CommandError(f"{folder / CONFIG}: offline must be as 'textgym train' wrote it: {error}") from None
+    settings = resolve_settings(config=folder / CONFIG, steps=1)
+    options: dict[str, Any] = {"console": console, "resume": True, "checkpoint_seconds": checkpoint_seconds}
+    return pretrain(settings, offline, True, folder, **options)
 
 
 def learn_corpus(
@@ -200,6 +245,7 @@ def learn_corpus(
         )
     _tell(console, result, objective)
     save_model(model, folder / MODEL)
+    vocabulary.save(export_model(model, folder / MODEL_FOLDER))
     scores = score_texts(model, test, ignore=vocabulary.unknown_id).summary()
     seconds = round(time.perf_counter() - started, 1)
     write_json(folder / RESULT, {"held_out": scores, "learned": asdict(result), "train_seconds": seconds})

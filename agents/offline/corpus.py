@@ -13,13 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.runs import CommandError, write_json
+from agents.runs import VOCABULARY, CommandError, write_json
 from textgym.tasks.text_generation import TextGeneration
 from textgym.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 
 LEVELS = ("char", "word")
-VOCABULARY = "vocabulary.json"
-"""File of a run folder."""
 _UNKNOWN = {"char": "\N{REPLACEMENT CHARACTER}", "word": "<unk>"}
 
 

@@ -32,6 +32,7 @@ def validate_text(
     device: str = "auto",
     json_file: Path | None = None,
     console: Console | None = None,
+    trust: bool = False,
 ) -> TextScores:
     """Compare a model's Q-values with the texts of a file.
 
@@ -45,12 +46,13 @@ def validate_text(
         device: Torch device.
         json_file: Where to write the scores; None for nowhere.
         console: Where to print; None for nowhere.
+        trust: See :func:`agents.validate.load_model`.
 
     Raises:
         CommandError: If an argument is wrong, or a file can't be read.
     """
     model_path, config = find_model(path)
-    vocabulary = load_vocabulary(model_path.parent)
+    vocabulary = load_vocabulary(model_path if model_path.is_dir() else model_path.parent)
     task: Task
     ignore = None
     try:
@@ -66,7 +68,7 @@ def validate_text(
             task = make_env(env_id, 1, 0, own if env_args is None else env_args).get_attr("task")[0]
             data = _read_lines(Path(text))
         episodes = text_to_episodes(data, task, window=vocabulary.window if ignore is not None and vocabulary else None)
-        model = load_model(model_path, device)
+        model = load_model(model_path, device, trust)
         if model.action_space.n != task.vocab_size or model.observation_space.shape != (task.context_length,):  # type: ignore[attr-defined]
             raise CommandError(
                 f"the model was trained on {model.observation_space}, {model.action_space}; the texts' task has "

@@ -78,7 +78,7 @@ class Ring:
         """The rows stored, and where they lie."""
         rows = self[np.arange(self.start, self.stop)]
         # Rows of several fields as bytes: files of arrays know numbers only.
-        plain = rows if rows.dtype.names is None else rows.view(np.uint8).reshape(len(rows), -1)
+        plain = rows if rows.dtype.names is None else rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
         return {"start": self.start, "stop": self.stop, "capacity": self.capacity, "rows": plain}
 
     def set_state(self, state: dict[str, Any]) -> None:
