@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.runs import CommandError, write_json, write_text
 from benchmarks import run as runner
-from benchmarks.attention import print_table
-from benchmarks.sweep import SWEEPS, Cell
+from benchmarks.progress import SweepProgress
+from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TUNING_SECONDS, TUNING_TRIALS, Cell
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -26,6 +25,8 @@ def run(
     only: Annotated[str, typer.Option(help="Run only cells whose name matches, as in 'ours' or '*ppo*seed0*'.")] = "",
     out: Annotated[Path, typer.Option(help="Results go to OUT/SWEEP/.")] = Path("results"),
     jobs: Annotated[int, typer.Option(min=1, help="Cells that run at a time, one thread each.")] = 1,
+    engine: Annotated[str, typer.Option(help=f"One of: {', '.join(runner.ENGINES)}.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; else a Ray is started here.")] = None,
 ) -> None:
     """Run a sweep's cells, each in its own process; cells that have finished are never run again."""
     if sweep not in SWEEPS:
@@ -33,29 +34,85 @@ def run(
     cells = [cell for cell in SWEEPS[sweep] if fnmatch(cell.name, f"*{only}*")]
     if not cells:
         raise ValueError(f"--only must match a cell of {sweep!r}, such as {SWEEPS[sweep][0].name!r}, got {only!r}")
-    folder = out / sweep
-    done = [cell for cell in cells if runner.read_result(folder / f"{cell.name}.json") is not None]
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(f"{sweep}, {jobs} at a time", total=len(cells), completed=len(done))
+    if _run(sweep, cells, out / sweep, jobs, engine, address):
+        raise typer.Exit(1)
 
-        def on_finish(cell: Cell, result: runner.Result | None) -> None:
-            progress.advance(bar)
-            if result is None:
-                console.print(f"[red]failed[/]  {cell.name}: see {folder / cell.name}.log", soft_wrap=True)
-            else:
-                console.print(
-                    f"{result['score']:7.3f}  {cell.name}: {result['env_steps']:,} steps, "
-                    f"{result['seconds']:.0f} s and {result['evaluation_seconds']:.0f} s of evaluation",
-                    soft_wrap=True,
-                )
 
-        failed = runner.run_cells(cells, folder, jobs, on_finish)
+def _run(name: str, cells: Sequence[Cell], folder: Path, jobs: int, engine: str, address: str | None) -> list[Cell]:
+    """Run cells with a live table, print a summary, and return those that failed."""
+    done = [result for cell in cells if (result := runner.read_result(folder / f"{cell.name}.json")) is not None]
+    with SweepProgress(name, cells, done, jobs, Console()) as progress:
+        failed = runner.run_cells(cells, folder, jobs, progress.finish, engine, address)
     results = [runner.read_result(folder / f"{cell.name}.json") for cell in cells]
     _print_summary([result for result in results if result is not None])
+    return failed
+
+
+@app.command()
+def ablate(
+    out: Annotated[Path, typer.Option(help="Results go to OUT/ablate/.")] = Path("results"),
+    jobs: Annotated[int, typer.Option(min=1, help="Cells that run at a time, one thread each.")] = 1,
+    engine: Annotated[str, typer.Option(help=f"One of: {', '.join(runner.ENGINES)}.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; else a Ray is started here.")] = None,
+) -> None:
+    """Test each claim about the agent at equal environment steps: run the sweep 'ablate', and say what came out."""
+    from benchmarks.attention import print_table
+    from benchmarks.report.tables import ablation_rows
+    from benchmarks.sensitivity import effects
+
+    folder = out / "ablate"
+    failed = _run("ablate", SWEEPS["ablate"], folder, jobs, engine, address)
+    print_table(
+        "ablate: normalised area under the curve", ablation_rows(effects(runner.load_results(folder), "ablate"))
+    )
     if failed:
         raise typer.Exit(1)
+
+
+@app.command("tune-agents")
+def tune_agents(
+    trials: Annotated[int, typer.Option(min=2, help="Trials of each agent, that of its defaults included.")] = (
+        TUNING_TRIALS
+    ),
+    only: Annotated[str, typer.Option(help="Only agents of the table whose name matches, as in '*ppo*'.")] = "*",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of training on each task.")] = TUNING_SECONDS,
+    folder: Annotated[Path, typer.Option(help="The studies; what has run is not run again.")] = Path(
+        "results/tune-agents"
+    ),
+    out: Annotated[Path, typer.Option(help="The best arguments, a file for each agent.")] = HYPERPARAMETERS,
+    jobs: Annotated[int, typer.Option(min=1, help="Agents at a time, one thread each.")] = 1,
+    engine: Annotated[str, typer.Option(help=f"One of: {', '.join(runner.ENGINES)}.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; else a Ray is started here.")] = None,
+) -> None:
+    """Tune every agent of the table alike, on tasks that are not in it, and write its hyperparameters."""
+    from benchmarks.tune_agents import TableObjective, Tuned
+    from benchmarks.tune_agents import tune_agents as tune
+
+    agents = [agent for agent in TABLE_AGENTS if fnmatch(agent, only)]
+    if not agents:
+        raise ValueError(f"--only must match one of {', '.join(TABLE_AGENTS)}, got {only!r}")
+    console = Console()
+
+    def on_agent(tuned: Tuned) -> None:
+        failed = f", {tuned.failed} failed" if tuned.failed else ""
+        console.print(
+            f"{tuned.agent}: {tuned.score:.3f} (defaults {tuned.default_score:.3f}) after {tuned.trials} trials{failed}"
+            f", {tuned.seconds:.0f} s: {tuned.arguments or 'the defaults'}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
+
+    tune(
+        [TableObjective(agent, seconds=seconds) for agent in agents],
+        trials,
+        folder,
+        out,
+        jobs,
+        engine,
+        address,
+        on_agent,
+    )
 
 
 @app.command()
@@ -140,14 +197,14 @@ def report(
 
 @app.command(hidden=True)
 def cell(definition: str, path: Path) -> None:
-    """Run one cell, given as JSON, in this process, and write its result."""
-    import torch
+    """Run one cell, given as JSON, in this process, and write its result; to repeat one by hand."""
+    from benchmarks.cell import main as run_one
 
-    torch.set_num_threads(1)
-    write_json(path, runner.run_cell(Cell(**json.loads(definition))))
+    run_one(definition, path)
 
 
 def _print_summary(results: list[runner.Result]) -> None:
+    from benchmarks.attention import print_table
     from benchmarks.figures import summarise
 
     for task, rows in summarise(results).items():

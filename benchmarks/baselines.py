@@ -1,7 +1,11 @@
 """The agents that are compared, by name, and the features extractors that only the comparisons need.
 
-Every agent plays the native batched environment. The others are Stable-Baselines3's, with inputs that suit tokens:
-our Performer, or an embedding of every position before an MLP, never token ids as if they were magnitudes.
+Every agent plays the native batched environment. The others are Stable-Baselines3's and sb3-contrib's, with inputs that
+suit tokens: our Performer, or an embedding of every position before an MLP, never token ids as if they were magnitudes.
+
+Tianshou's Rainbow is not among them: the releases that know Gymnasium 1 need virtualenv, which does not go with the
+pinned filelock, and pip's choice beside the pins is a release from before Gymnasium 1. Random, prompt-blind and best
+policies are no agents here: their scores are those of :func:`textgym.references`, and every report shows them.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from performer_pytorch import PerformerLM
-from stable_baselines3 import DQN, PPO
+from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
@@ -28,6 +33,8 @@ from benchmarks.sweep import Cell
 
 N_ENVS = 16
 EXPLORATION_STEPS = 20_000
+EXPLORATION_SHARE = 0.2
+"""Share of a budget of seconds alone over which random exploration falls, unless tuned."""
 UNLIMITED_STEPS = 1_000_000_000
 """Steps given to an agent whose budget is seconds alone."""
 
@@ -109,29 +116,60 @@ def make_agent(cell: Cell) -> BaseAlgorithm:
 
 
 def default_steps(cell: Cell) -> int:
-    """Environment steps of a cell: its own, else the preset's for our agent, else as many as its seconds allow.
+    """Environment steps of a cell: its own, else as many as its seconds allow, else those of our agent's preset.
 
     Raises:
         ValueError: If the cell has no budget at all.
     """
     if cell.budget_steps is not None:
         return cell.budget_steps
+    if cell.budget_seconds is not None:
+        return UNLIMITED_STEPS
     if cell.agent == "ours":
         return _preset(cell).steps
-    if cell.budget_seconds is None:
-        raise ValueError(f"budget_steps or budget_seconds must be given for {cell.agent!r}, got neither")
-    return UNLIMITED_STEPS
+    raise ValueError(f"budget_steps or budget_seconds must be given for {cell.agent!r}, got neither")
 
 
 def _preset(cell: Cell) -> Preset:
-    return PRESETS.get(cell.task, Preset())
+    # A preset was chosen by hand on its task: where all have the same seconds, all have the same help, which is none.
+    seconds_alone = cell.budget_steps is None and cell.budget_seconds is not None
+    return Preset() if seconds_alone else PRESETS.get(cell.task, Preset())
 
 
-def _ours(cell: Cell) -> DoubleDQN:
-    preset = _preset(cell)
-    env = make_vec_env(cell.task, n_envs=preset.n_envs, seed=cell.seed, env_kwargs=cell.env_kwargs)
-    kwargs = constructor_arguments(merge(preset.kwargs, cell.agent_kwargs))
-    return DoubleDQN("PerformerPolicy", env, seed=cell.seed, device="cpu", **kwargs)
+def _ours(policy: str) -> Callable[[Cell], DoubleDQN]:
+    def build(cell: Cell) -> DoubleDQN:
+        preset = _preset(cell)
+        env = make_vec_env(cell.task, n_envs=preset.n_envs, seed=cell.seed, env_kwargs=cell.env_kwargs)
+        kwargs = preset.kwargs
+        if policy != "PerformerPolicy":  # what a preset says of the Performer is for the Performer
+            kwargs = {name: value for name, value in kwargs.items() if name != "policy_kwargs"}
+        kwargs = constructor_arguments(merge(kwargs, cell.agent_kwargs))
+        return DoubleDQN(policy, env, seed=cell.seed, device="cpu", **kwargs)
+
+    return build
+
+
+TRANSITIONS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "buffer_size": 50_000,
+    "learning_starts": 500,
+    "batch_size": 64,
+    "train_freq": 1,
+    "gradient_steps": N_ENVS // 4,
+    "target_update_interval": 500,
+    "exploration_fraction": 0.3,
+}
+"""Arguments of ours on transitions: as many temporal-difference updates a step as on sequences, to within a fifth."""
+
+
+def _transitions(features: str) -> Callable[[Cell], DoubleDQN]:
+    """Ours on transitions: the flags of the sequence path, but every state is read anew in each update."""
+
+    def build(cell: Cell) -> DoubleDQN:
+        kwargs = merge(TRANSITIONS | {"policy_kwargs": _policy_kwargs(features)}, cell.agent_kwargs)
+        return DoubleDQN("MlpPolicy", _native(cell), seed=cell.seed, device="cpu", **constructor_arguments(kwargs))
+
+    return build
 
 
 def _compressed(cell: Cell) -> DoubleDQN:
@@ -139,16 +177,7 @@ def _compressed(cell: Cell) -> DoubleDQN:
 
     ``agent_kwargs``: ``latent_dim`` (None for no autoencoder), ``auxiliary_coefficient``, and the constructor's.
     """
-    kwargs: dict[str, Any] = {
-        "learning_rate": 1e-3,
-        "buffer_size": 50_000,
-        "learning_starts": 500,
-        "batch_size": 64,
-        "train_freq": 1,
-        "gradient_steps": N_ENVS // 4,
-        "target_update_interval": 500,
-        "exploration_fraction": 0.3,
-    } | cell.agent_kwargs
+    kwargs: dict[str, Any] = TRANSITIONS | cell.agent_kwargs
     width, latent_dim = 64, kwargs.pop("latent_dim", None)
     extractor = {"features_dim": width, "auxiliary_coefficient": kwargs.pop("auxiliary_coefficient", 1.0)}
     if latent_dim is not None:
@@ -169,36 +198,40 @@ def _policy_kwargs(features: str) -> dict[str, Any]:
     return {"features_extractor_class": EmbeddingExtractor, "net_arch": [128, 128]}
 
 
-def _ppo(features: str) -> Callable[[Cell], PPO]:
-    def build(cell: Cell) -> PPO:
-        kwargs: dict[str, Any] = {
-            "n_steps": 64,
-            "batch_size": 256,
-            "n_epochs": 4,
-            "learning_rate": 5e-4,
-            "ent_coef": 0.01,
-            "policy_kwargs": _policy_kwargs(features),
-        }
-        return PPO("MlpPolicy", _native(cell), seed=cell.seed, device="cpu", **{**kwargs, **cell.agent_kwargs})
+_PPO: dict[str, Any] = {"n_steps": 64, "batch_size": 256, "n_epochs": 4, "learning_rate": 5e-4, "ent_coef": 0.01}
+_A2C: dict[str, Any] = {"n_steps": 8, "learning_rate": 7e-4, "ent_coef": 0.01}
+_DQN: dict[str, Any] = {
+    "learning_rate": 5e-4,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    # SB3's own ratio of one update for four steps, whatever the number of environments.
+    "train_freq": 1,
+    "gradient_steps": N_ENVS // 4,
+    "target_update_interval": 1_000,
+}
 
-    return build
 
+def _baseline(
+    algorithm: type[BaseAlgorithm], features: str, arguments: dict[str, Any], policy: str = "MlpPolicy", **more: Any
+) -> Callable[[Cell], BaseAlgorithm]:
+    """Another agent.
 
-def _dqn(features: str) -> Callable[[Cell], DQN]:
-    def build(cell: Cell) -> DQN:
-        kwargs: dict[str, Any] = {
-            "learning_rate": 5e-4,
-            "batch_size": 64,
-            "buffer_size": 100_000,
-            "learning_starts": 1_000,
-            # SB3's own ratio of one update for four steps, whatever the number of environments.
-            "train_freq": 1,
-            "gradient_steps": N_ENVS // 4,
-            "target_update_interval": 1_000,
-            "exploration_fraction": min(1.0, EXPLORATION_STEPS / default_steps(cell)),
-            "policy_kwargs": _policy_kwargs(features),
-        }
-        return DQN("MlpPolicy", _native(cell), seed=cell.seed, device="cpu", **{**kwargs, **cell.agent_kwargs})
+    Args:
+        algorithm: Its class.
+        features: ``"performer"`` or ``"mlp"``.
+        arguments: Its arguments.
+        policy: Name of its policy.
+        **more: Further arguments of the policy.
+    """
+
+    def build(cell: Cell) -> BaseAlgorithm:
+        kwargs = {**arguments, "policy_kwargs": _policy_kwargs(features) | more}
+        if arguments is _DQN:
+            share = EXPLORATION_SHARE if cell.budget_steps is None else EXPLORATION_STEPS / cell.budget_steps
+            kwargs["exploration_fraction"] = min(1.0, share)
+        kwargs = merge(kwargs, cell.agent_kwargs)
+        return algorithm(policy, _native(cell), seed=cell.seed, device="cpu", **kwargs)
 
     return build
 
@@ -208,12 +241,23 @@ def _native(cell: Cell) -> Any:
 
 
 AGENTS: dict[str, Callable[[Cell], BaseAlgorithm]] = {
-    "ours": _ours,
+    "ours": _ours("PerformerPolicy"),
+    "ours-transformer": _ours("TransformerPolicy"),
+    "ours-gru": _ours("GRUPolicy"),
+    "ours-transitions": _transitions("performer"),
+    "ours-mlp": _transitions("mlp"),
     "ours-compressed": _compressed,
-    "ppo-performer": _ppo("performer"),
-    "ppo-mlp": _ppo("mlp"),
-    "dqn-performer": _dqn("performer"),
-    "dqn-mlp": _dqn("mlp"),
+    "ppo-performer": _baseline(PPO, "performer", _PPO),
+    "ppo-mlp": _baseline(PPO, "mlp", _PPO),
+    "maskable-ppo-mlp": _baseline(MaskablePPO, "mlp", _PPO),
+    "recurrent-ppo-mlp": _baseline(RecurrentPPO, "mlp", _PPO, "MlpLstmPolicy", lstm_hidden_size=64),
+    "a2c-performer": _baseline(A2C, "performer", _A2C),
+    "a2c-mlp": _baseline(A2C, "mlp", _A2C),
+    "dqn-performer": _baseline(DQN, "performer", _DQN),
+    "dqn-mlp": _baseline(DQN, "mlp", _DQN),
+    # 50 quantiles, not 200: the head has one for each of up to 1,500 tokens.
+    "qrdqn-performer": _baseline(QRDQN, "performer", _DQN, n_quantiles=50),
+    "qrdqn-mlp": _baseline(QRDQN, "mlp", _DQN, n_quantiles=50),
 }
 """Name → function that builds the agent of a cell."""
 

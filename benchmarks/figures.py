@@ -25,6 +25,10 @@ STYLES: dict[str, tuple[str, str]] = {
     "ppo-mlp": ("#56B4E9", "PPO + MLP"),
     "dqn-performer": ("#009E73", "DQN + Performer"),
     "dqn-mlp": ("#B8A500", "DQN + MLP"),
+    "maskable-ppo-mlp": ("#CC79A7", "MaskablePPO + MLP"),
+    "recurrent-ppo-mlp": ("#8C564B", "RecurrentPPO + MLP"),
+    "a2c-mlp": ("#332288", "A2C + MLP"),
+    "qrdqn-mlp": ("#6B8E23", "QR-DQN + MLP"),
 }
 """Agent → colour and label; agents that are not here get a grey and their own name."""
 _GRID_POINTS = 200
@@ -110,7 +114,7 @@ def learning_curves(results: Sequence[Result], path: Path) -> None:
     """Draw scores against seconds of training and against environment steps, a row of two panels for each task.
 
     Args:
-        results: Results of :func:`benchmarks.run.run_cell`.
+        results: Results of :func:`benchmarks.learning.run_cell`.
         path: The picture, ``.png``, ``.svg`` or ``.pdf``; it is replaced in one go.
     """
     tasks = by_task(results)

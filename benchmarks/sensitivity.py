@@ -1,4 +1,7 @@
-"""What each default of :class:`agents.DoubleDQN` is worth: the sweep that changes one of them at a time, as a table."""
+"""What each part of :class:`agents.DoubleDQN` is worth: sweeps that change one of them at a time, as a table.
+
+Two sweeps do: ``"defaults"`` chose the values of arguments on small tasks, ``"ablate"`` tests the project's claims.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.run import Result
-from benchmarks.sweep import FACTORS, SWEEPS, Cell
+from benchmarks.sweep import FACTORS, SWEEPS, Cell, ablation
+from textgym import references
 
 BASE_NAME = "base"
 REASONS: tuple[tuple[str, str], ...] = (
@@ -64,25 +68,53 @@ def area(result: Result) -> float:
     return fmean(score for _, _, score in result["curve"][1:])
 
 
-def effects(results: Sequence[Result]) -> list[Effect]:
+def normalised_area(result: Result) -> float:
+    """The same between the random policy, 0, and the best, 1, so that tasks can be averaged over.
+
+    Raises:
+        ValueError: If the task has no references, or is not played with its default arguments.
+    """
+    cell = result["cell"]
+    known = None if cell["env_kwargs"] else references(cell["task"])
+    if known is None:
+        raise ValueError(f"task must be an id with references and without arguments, got {cell['task']!r}")
+    return known.normalise(area(result))
+
+
+def variants(sweep: str) -> dict[str, tuple[Cell, ...]]:
+    """Name → cells of the base, first, and of every change to it; the cells of all are in the same order.
+
+    Args:
+        sweep: ``"defaults"`` or ``"ablate"``.
+    """
+    if sweep == "ablate":
+        return ablation()
+    cells = SWEEPS[sweep]
+    size = len(cells) // (len(FACTORS) + 1)  # cells of one variant
+    names = [BASE_NAME, *(name for name, _ in FACTORS)]
+    return {name: cells[number * size : (number + 1) * size] for number, name in enumerate(names)}
+
+
+def effects(results: Sequence[Result], sweep: str = "defaults") -> list[Effect]:
     """The effect of every change, the base first.
 
     Args:
-        results: Results of the sweep ``"defaults"``; changes whose cells are missing are left out.
+        results: Results of the sweep; changes whose cells are missing are left out.
+        sweep: ``"defaults"``, in mean returns, or ``"ablate"``, in normalised scores, over whatever cells of the base
+            have been run.
 
     Raises:
         ValueError: If the base is not among them.
     """
-    areas = {Cell(**result["cell"]).name: area(result) for result in results}
-    cells = SWEEPS["defaults"]
-    size = len(cells) // (len(FACTORS) + 1)  # cells of one variant
-    base = cells[:size]
-    if not all(cell.name in areas for cell in base):
-        raise ValueError(f"results must hold the base of the sweep 'defaults', such as {base[0].name}")
+    score = normalised_area if sweep == "ablate" else area
+    areas = {Cell(**result["cell"]).name: score(result) for result in results}
+    (_, base), *_ = cells_of = list(variants(sweep).items())
+    there = [cell.name in areas for cell in base]
+    if not any(there) or (sweep == "defaults" and not all(there)):
+        raise ValueError(f"results must hold the base of the sweep {sweep!r}, such as {base[0].name}")
     found = []
-    for number, name in enumerate([BASE_NAME, *(name for name, _ in FACTORS)]):
-        variant = cells[number * size : (number + 1) * size]
-        pairs = [(one, two) for one, two in zip(variant, base, strict=True) if one.name in areas]
+    for name, cells in cells_of:
+        pairs = [(one, two) for one, two in zip(cells, base, strict=True) if one.name in areas and two.name in areas]
         if not pairs:
             continue
         differences = [areas[one.name] - areas[two.name] for one, two in pairs]

@@ -28,55 +28,18 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from agents.hyperparam_opt import DEFAULT_SPACE, Report, Study
+from agents.hyperparam_opt import Report, Study
 from agents.runs import atomic_write, versions, write_json
 from agents.tuning.figures import best_so_far
 from benchmarks.baselines import default_steps, make_agent
-from benchmarks.run import LearningCurve
+from benchmarks.learning import LearningCurve
+from benchmarks.spaces import SPACES
 from benchmarks.sweep import REVERSE, Cell
 
 SAMPLERS = ("gp", "random")
 FRESH_SEEDS = (500_000, 501_000, 502_000)
 """Seeds with which the best arguments of a study are trained again: those of no trial."""
 STYLES = {"gp": ("#D55E00", "Gaussian process"), "random": ("#0072B2", "random search")}
-
-_OURS: dict[str, Any] = {
-    **DEFAULT_SPACE,
-    # Without the ends of the default space at which a trial takes minutes.
-    "updates_per_step": {"low": 0.005, "high": 0.08, "log": True},
-    "policy_kwargs.features_dim": [32, 64],
-}
-_PPO: dict[str, Any] = {
-    "learning_rate": {"low": 5e-5, "high": 5e-3, "log": True},
-    "n_steps": [16, 32, 64, 128],
-    "batch_size": [64, 128, 256, 512],
-    "n_epochs": {"low": 1, "high": 10, "log": True},
-    "ent_coef": {"low": 1e-4, "high": 0.1, "log": True},
-    "gae_lambda": {"low": 0.8, "high": 1.0},
-    "gamma": [0.9, 0.99, 1.0],
-}
-_DQN: dict[str, Any] = {
-    "learning_rate": {"low": 5e-5, "high": 5e-3, "log": True},
-    "batch_size": [32, 64, 128, 256],
-    "gradient_steps": {"low": 1, "high": 16, "log": True},
-    "target_update_interval": {"low": 100, "high": 10_000, "log": True},
-    "exploration_fraction": {"low": 0.05, "high": 0.5},
-    "gamma": [0.9, 0.99, 1.0],
-}
-_COMPRESSED: dict[str, Any] = {
-    "latent_dim": [4, 8, 16, 32],
-    "auxiliary_coefficient": {"low": 0.01, "high": 10.0, "log": True},
-    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
-}
-SPACES: dict[str, dict[str, Any]] = {
-    "ours": _OURS,
-    "ours-compressed": _COMPRESSED,
-    "ppo-performer": _PPO,
-    "ppo-mlp": _PPO,
-    "dqn-performer": _DQN,
-    "dqn-mlp": _DQN,
-}
-"""What is searched, by agent: the arguments that each is known to be sensitive to."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 import textgym
-from benchmarks.run import run_cell
+from benchmarks.learning import run_cell
 from benchmarks.sweep import REVERSE, TEXTGEN, Cell
 
 pytestmark = pytest.mark.slow

@@ -1,7 +1,8 @@
-"""Runs the objective: in this process, or in parallel workers through joblib."""
+"""Runs the objective, or any other function: in this process, or in parallel workers through joblib."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from agents.tuning.records import FAILED, FINISHED, STOPPED, Run, finite
 from agents.tuning.space import Params
@@ -21,8 +22,29 @@ Objective = Callable[[dict[str, Any], int, Report], float]
 """``objective(arguments, seed, report)``: the score of a point, larger is better."""
 
 ENGINES = ("loky", "ray")
+ROUNDS = 2
+"""How often what has not finished is run in parallel, where a worker dies, before it is run one by one."""
 _MESSAGE_LENGTH = 500
+_RAY_STORE_BYTES = 100_000_000
+"""Shared memory of a Ray that is started here: results are small, and Ray would take a third of the memory."""
+_RAY_SECONDS = 300
+"""How long it may take to start: it imports Python six times over, which takes minutes on a busy machine."""
 _WATCH, _WATCH_SECONDS = "exit-with-parent", 0.5
+
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """What comes in place of an outcome whose worker died, the last time with nothing beside it.
+
+    Attributes:
+        message: What is known of it.
+    """
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -68,11 +90,49 @@ def run_task(objective: Objective, task: Task) -> Run:
 
 
 def run_tasks(objective: Objective, tasks: Sequence[Task], n_jobs: int, engine: str) -> Iterator[Run]:
-    """Run tasks, ``n_jobs`` at a time, and yield their records as they finish.
+    """Run tasks, ``n_jobs`` at a time, and yield their records as they finish; see :func:`run_parallel`.
+
+    What kills its worker is recorded as failed.
+
+    Raises:
+        ValueError: If the engine is unknown, or Ray is not installed.
+    """
+    for index, run in run_parallel(_Objective(objective), tasks, n_jobs, engine):
+        if isinstance(run, WorkerDied):
+            task = tasks[index]
+            run = Run(task.trial, task.seed, task.params, FAILED, None, error=run.message)
+        yield run
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """:func:`run_task` of one objective, in a form that can be sent to a worker."""
+
+    objective: Objective
+
+    def __call__(self, task: Task) -> Run:
+        return run_task(self.objective, task)
+
+
+def run_parallel(
+    function: Callable[[Item], Outcome], items: Sequence[Item], n_jobs: int, engine: str, address: str | None = None
+) -> Iterator[tuple[int, Outcome | WorkerDied]]:
+    """Run a function on every item, ``n_jobs`` at a time and begun in their order, and yield outcomes as they come.
 
     With one job and the engine ``"loky"``, everything happens in this process. In a worker that dies (out of memory, a
-    crash in native code), what it did is not known to the others: all that has not finished is run again, one at a
-    time, and what kills its worker once more is recorded as failed.
+    crash in native code, a machine that is gone), what it did is not known to the others: all that has not finished is
+    run again, at last one at a time.
+
+    Args:
+        function: What to run; it must be picklable (cloudpickle: lambdas are) and should not raise.
+        items: Its arguments, picklable.
+        n_jobs: Items at a time (≥ 1).
+        engine: ``"loky"`` for processes on this machine, ``"ray"`` for Ray.
+        address: Of a Ray cluster whose machines have this package; None for that of the environment variable
+            ``RAY_ADDRESS``, or else for a local Ray, started here and ended with the last item.
+
+    Yields:
+        Place of the item, and its outcome.
 
     Raises:
         ValueError: If the engine is unknown, or Ray is not installed.
@@ -80,46 +140,52 @@ def run_tasks(objective: Objective, tasks: Sequence[Task], n_jobs: int, engine: 
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if n_jobs == 1 and engine == "loky":
-        for task in tasks:
-            yield run_task(objective, task)
+        for index, item in enumerate(items):
+            yield index, function(item)
         return
-    if engine == "ray":
-        _register_ray()
-    waiting = {(task.trial, task.seed): task for task in tasks}
-    try:
-        for run in _parallel(objective, tasks, n_jobs, engine):
-            del waiting[run.trial, run.seed]
-            yield run
-    except BrokenProcessPool:
-        for task in waiting.values():
+    with _ray(n_jobs, address) if engine == "ray" else contextlib.nullcontext((BrokenProcessPool,)) as deaths:
+        waiting = dict(enumerate(items))
+        for _ in range(ROUNDS):
             try:
-                yield from _parallel(objective, [task], n_jobs, engine)
-            except BrokenProcessPool as error:
-                message = f"the worker process died: {' '.join(str(error).split())}"[:_MESSAGE_LENGTH]
-                yield Run(task.trial, task.seed, task.params, FAILED, None, error=message)
+                for index, outcome in _pool(function, waiting, n_jobs, engine):
+                    del waiting[index]
+                    yield index, outcome
+            except deaths:
+                continue
+            break
+        for index, item in list(waiting.items()):
+            try:
+                yield from _pool(function, {index: item}, n_jobs, engine)
+            except deaths as error:
+                message = f"the worker process died: {' '.join(str(error).split())}"
+                yield index, WorkerDied(message[:_MESSAGE_LENGTH])
 
 
-def _parallel(objective: Objective, tasks: Sequence[Task], n_jobs: int, engine: str) -> Iterator[Run]:
+def _pool(
+    function: Callable[[Item], Outcome], items: dict[int, Item], n_jobs: int, engine: str
+) -> Iterator[tuple[int, Outcome]]:
     import joblib
 
-    # Ray's backend can't hand results over one by one: they come when the last one has finished.
-    order = "generator_unordered" if engine == "loky" else "list"
     with joblib.parallel_config(backend=engine):
         # At least two jobs: one would stay in this process.
         pool = joblib.Parallel(
-            n_jobs=max(2, min(n_jobs, len(tasks))), return_as=order, batch_size=1, pre_dispatch="all"
+            n_jobs=max(2, min(n_jobs, len(items))),
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch="all" if engine == "ray" else "2 * n_jobs",
         )
         parent = os.getpid() if engine == "loky" else None
-        yield from pool(joblib.delayed(_in_worker)(objective, task, parent) for task in tasks)
+        # A copy, because the caller removes what has finished.
+        yield from pool(joblib.delayed(_in_worker)(function, index, item, parent) for index, item in [*items.items()])
 
 
-def _in_worker(objective: Objective, task: Task, parent: int | None) -> Run:
+def _in_worker(function: Callable[[Item], Outcome], index: int, item: Item, parent: int | None) -> tuple[int, Outcome]:
     # Ctrl-C goes to all processes of a terminal: the one that started the workers ends them.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if parent is not None and not any(thread.name == _WATCH for thread in threading.enumerate()):
         threading.Thread(target=_exit_with, args=(parent,), name=_WATCH, daemon=True).start()
-    return run_task(objective, task)
+    return index, function(item)
 
 
 def _exit_with(parent: int) -> None:
@@ -129,9 +195,57 @@ def _exit_with(parent: int) -> None:
     os._exit(1)
 
 
-def _register_ray() -> None:
+@contextlib.contextmanager
+def _ray(n_jobs: int, address: str | None) -> Iterator[tuple[type[Exception], ...]]:
+    """Have Ray and its joblib backend ready, and end the Ray that was started for it.
+
+    Yields:
+        The exceptions that say that a worker is gone.
+    """
     try:
+        import ray
         from ray.util.joblib import register_ray
+        from ray.util.joblib.ray_backend import RayBackend
     except ImportError:
         raise ValueError("engine 'ray' needs Ray: pip install 'ray>=2', or take engine 'loky'") from None
+    import joblib
+
+    class Streaming(RayBackend):
+        """Ray's backend, handing over each result when it is there: what a killed worker's pool has done is kept."""
+
+        supports_return_generator = True
+
     register_ray()
+    joblib.register_parallel_backend("ray", Streaming)
+    started = not ray.is_initialized()
+    if started:
+        _start_ray(ray, address or os.environ.get("RAY_ADDRESS"), max(2, n_jobs))
+    try:
+        yield (ray.exceptions.RayError,)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start_ray(ray: Any, address: str | None, cpus: int) -> None:
+    """Connect to a cluster, or start one on this machine, which ends with this process."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address is not None:
+        ray.init(address, **quiet)
+        return
+    started = time.monotonic()
+    try:
+        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=_RAY_STORE_BYTES, **quiet)
+        return
+    except Exception as error:
+        # Ray gives its own processes 30 s, and no argument changes that; but they go on starting.
+        if "timed out during startup" not in str(error):
+            raise
+    while True:
+        try:
+            ray.init("auto", **quiet)
+            return
+        except Exception:
+            if time.monotonic() - started > _RAY_SECONDS:
+                raise
+            time.sleep(2.0)

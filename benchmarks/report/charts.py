@@ -34,8 +34,12 @@ COLOURS = (
     ("#8A6D00", "#E5C33B"),
     ("#6A5ACD", "#B3A6FF"),
     ("#5C6670", "#AEB9C4"),
+    ("#9C2F2F", "#FF8A8A"),
+    ("#3E7D1F", "#A5DB6B"),
 )
 """Colours for a light and for a dark page: after Okabe and Ito, darkened or lightened to 3 : 1 against the page."""
+GREY = 7
+"""The place of grey, for what is no agent."""
 _DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 3), (9, 3, 2, 3), (5, 2, 2, 2, 2, 2))
 LABELS = {
     "ours": "DoubleDQN (ours)",
@@ -43,6 +47,10 @@ LABELS = {
     "dqn-performer": "DQN + Performer",
     "dqn-mlp": "DQN + MLP",
     "ppo-mlp": "PPO + MLP",
+    "maskable-ppo-mlp": "MaskablePPO + MLP",
+    "recurrent-ppo-mlp": "RecurrentPPO + MLP",
+    "a2c-mlp": "A2C + MLP",
+    "qrdqn-mlp": "QR-DQN + MLP",
 }
 OURS = "ours"
 
@@ -55,10 +63,12 @@ def styles(agents: Sequence[str]) -> dict[str, Style]:
     """
     known = [agent for agent in LABELS if agent in agents]
     others = [agent for agent in dict.fromkeys(agents) if agent not in LABELS]
+    places = {agent: place for place, agent in enumerate(LABELS)}
+    slots = [slot for slot in range(len(COLOURS)) if slot != GREY]
     chosen = {
-        agent: Style(LABELS[agent], list(LABELS).index(agent), _DASHES[list(LABELS).index(agent)]) for agent in known
+        agent: Style(LABELS[agent], slots[places[agent]], _DASHES[places[agent] % len(_DASHES)]) for agent in known
     }
-    free = [slot for slot in range(len(COLOURS)) if slot not in {style.slot for style in chosen.values()}]
+    free = [slot for slot in slots if slot not in {style.slot for style in chosen.values()}]
     for number, agent in enumerate(others):
         name, _, arguments = agent.partition(" ")
         label = " ".join(filter(None, (LABELS.get(name, name), arguments)))

@@ -84,7 +84,7 @@ def find_sources(paths: Sequence[Path]) -> Sources:
         if is_run(path):
             sources.runs.append(path)
             continue
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        files = [file for file in sorted(path.rglob("*.json")) if file.name[0] != "."] if path.is_dir() else [path]
         inside = sorted(folder for folder in path.rglob("*") if is_run(folder)) if path.is_dir() else []
         found = len(inside)
         sources.runs += inside
@@ -119,7 +119,7 @@ def build(sources: Sources, runs: Sequence[Run] = ()) -> tuple[str, list[Chart]]
                 parts.append(section.html)
                 charts += section.charts
     optional = [
-        sections.ablation(ablation_results) if ablation_results else None,
+        *(sections.ablation(results, sweep) for sweep, results in ablation_results.items()),
         sections.throughput(sources.throughput) if sources.throughput else None,
         *(sections.run(run, number) for number, run in enumerate(runs, 1)),
     ]

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report.charts import OURS, Style, styles
-from benchmarks.report.statistics import Estimate, Reached, aggregate_iqm, first_reached, probability_of_improvement
+from benchmarks.report.statistics import (
+    Estimate,
+    Reached,
+    Sooner,
+    aggregate_iqm,
+    first_reached,
+    iqm,
+    probability_of_improvement,
+    sooner,
+)
 from benchmarks.run import Result
 from benchmarks.sweep import SWEEPS, Cell
 from textgym import References, references
@@ -28,6 +37,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Task group → first words of the names of its ids; what is nowhere here is ``"other"``."""
 THRESHOLDS = (0.5, 0.75, 0.9)
 """Normalised scores whose time is measured."""
+SHARE_OF_BEST = 0.9
+"""Of the best score that any agent reached on a task: its time is compared over tasks."""
 _MOST_POINTS = 60
 
 
@@ -37,14 +48,19 @@ def group_of(env_id: str) -> str:
     return next((group for group, names in GROUPS.items() if name in names), "other")
 
 
-def split_ablation(results: Iterable[Result]) -> tuple[list[Result], list[Result]]:
-    """Results of comparisons, and those of the sweep ``"defaults"``, which compares arguments, not agents."""
+ABLATIONS = ("ablate", "defaults")
+"""Sweeps that compare arguments, not agents."""
+
+
+def split_ablation(results: Iterable[Result]) -> tuple[list[Result], dict[str, list[Result]]]:
+    """Results of comparisons, and those of each of :data:`ABLATIONS` that are there."""
     comparison: list[Result] = []
-    ablation: list[Result] = []
-    names = {cell.name for cell in SWEEPS["defaults"]}
+    ablation: dict[str, list[Result]] = {}
+    sweep_of = {cell.name: sweep for sweep in ABLATIONS for cell in SWEEPS[sweep]}
     for result in results:
-        (ablation if _cell_name(result) in names else comparison).append(result)
-    return comparison, ablation
+        sweep = sweep_of.get(_cell_name(result))
+        (comparison if sweep is None else ablation.setdefault(sweep, [])).append(result)
+    return comparison, {sweep: ablation[sweep] for sweep in ABLATIONS if sweep in ablation}
 
 
 @dataclass(frozen=True)
@@ -73,9 +89,28 @@ class TaskResults:
         known = self.references
         return scores if known is None else (scores - known.random) / (known.best - known.random)
 
-    def scores(self, agent: str) -> NDArray[np.float64]:
-        """Final scores ``(runs,)``."""
-        return self.normalise(np.array([run["score"] for run in self.runs[agent]], np.float64))
+    def scores(self, agent: str, column: int | None = None) -> NDArray[np.float64]:
+        """Scores ``(runs,)``: final ones, or at equal cost for all agents.
+
+        Args:
+            agent: The agent.
+            column: None for final scores; 0 or 1 to read the learning curves, linear between evaluations, at the
+                environment steps or the seconds at which the shortest run of any agent on this task ended.
+        """
+        if column is None:
+            return self.normalise(np.array([run["score"] for run in self.runs[agent]], np.float64))
+        curves = [np.array(run["curve"], np.float64) for run in self.runs[agent]]
+        end = self.common_end(column)
+        return self.normalise(np.array([np.interp(end, curve[:, column], curve[:, 2]) for curve in curves]))
+
+    def common_end(self, column: int) -> float:
+        """Environment steps (0) or seconds (1) at which the shortest run of any agent ended."""
+        return min(float(run["curve"][-1][column]) for runs in self.runs.values() for run in runs)
+
+    @property
+    def best(self) -> float:
+        """The highest interquartile mean over the runs of an agent, of final scores."""
+        return max(float(iqm(self.scores(agent))) for agent in self.runs)
 
     def curves(self, agent: str, column: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Scores of all runs on a common axis, which ends where the shortest run does.
@@ -106,7 +141,7 @@ class Comparison:
     """Agents × tasks × runs.
 
     Args:
-        results: Results of :func:`benchmarks.run.run_cell`; agents with other arguments count as other agents.
+        results: Results of :func:`benchmarks.learning.run_cell`; agents with other arguments count as other agents.
         seed: Of the bootstrap.
 
     Raises:
@@ -117,9 +152,10 @@ class Comparison:
         if not results:
             raise ValueError("results must not be empty")
         self.results, self.seed = list(results), seed
+        self.names = agent_names(self.results)
         by_task: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
-        for result in results:
-            by_task[_task_name(result)][variant(result)].append(result)
+        for result, agent in zip(self.results, self.names, strict=True):
+            by_task[_task_name(result)][agent].append(result)
         order = list(self.styles)
         self.tasks: tuple[TaskResults, ...] = tuple(
             sorted(
@@ -134,7 +170,7 @@ class Comparison:
     @cached_property
     def styles(self) -> dict[str, Style]:
         """A style for each agent, ours first."""
-        return styles([variant(result) for result in self.results])
+        return styles(self.names)
 
     @property
     def rated(self) -> tuple[TaskResults, ...]:
@@ -150,25 +186,54 @@ class Comparison:
         """A generator in its first state, so that every figure is the same in every report."""
         return np.random.default_rng(self.seed)
 
-    def aggregate(self, agent: str, tasks: Iterable[TaskResults]) -> Estimate | None:
-        """IQM over the runs of an agent on those of the tasks that it has results of; None for none."""
-        strata = [task.scores(agent) for task in tasks if agent in task.runs]
+    def aggregate(self, agent: str, tasks: Iterable[TaskResults], column: int | None = None) -> Estimate | None:
+        """IQM over the runs of an agent on those of the tasks that it has results of; None for none.
+
+        ``column`` as in :meth:`TaskResults.scores`.
+        """
+        strata = [task.scores(agent, column) for task in tasks if agent in task.runs]
         return aggregate_iqm(strata, self.random()) if strata else None
 
-    def improvement(self, other: str) -> tuple[Estimate, int] | None:
+    def blind(self, tasks: Sequence[TaskResults]) -> float | None:
+        """IQM over tasks of what the best policy without the prompt earns; None without references."""
+        scores = [task.normalise(np.array(task.references.blind)) for task in tasks if task.references is not None]
+        return float(iqm(np.array(scores))) if scores else None
+
+    def improvement(self, other: str, column: int | None = None) -> tuple[Estimate, int] | None:
         """Probability that ours is better than another agent, and the number of tasks that both have results of."""
         shared = [task for task in self.tasks if OURS in task.runs and other in task.runs]
         if not shared:
             return None
-        ours, theirs = ([task.scores(agent) for task in shared] for agent in (OURS, other))
+        ours, theirs = ([task.scores(agent, column) for task in shared] for agent in (OURS, other))
         return probability_of_improvement(ours, theirs, self.random()), len(shared)
 
+    def sooner(self, other: str, column: int) -> Sooner | None:
+        """How many times sooner than another agent ours is at :data:`SHARE_OF_BEST` of each task's best score."""
+        shared = [task for task in self.rated if OURS in task.runs and other in task.runs and task.best > 0]
+        pairs = [
+            (
+                task.reached(OURS, SHARE_OF_BEST * task.best, column),
+                task.reached(other, SHARE_OF_BEST * task.best, column),
+            )
+            for task in shared
+        ]
+        return sooner(pairs, floor=1.0 if column == 0 else 0.1) if pairs else None
 
-def variant(result: Result) -> str:
-    """The agent's name, with its arguments where it was given any."""
-    cell = result["cell"]
-    arguments = ", ".join(f"{name}={value}" for name, value in sorted(cell.get("agent_kwargs", {}).items()))
-    return f"{cell['agent']} ({arguments})" if arguments else cell["agent"]
+
+def agent_names(results: Sequence[Result]) -> list[str]:
+    """The agent's name for each result, with its arguments where the same agent was run with several."""
+    texts = []
+    for result in results:
+        arguments = result["cell"].get("agent_kwargs", {})
+        texts.append(", ".join(f"{name}={value}" for name, value in sorted(arguments.items())))
+    known: dict[str, set[str]] = defaultdict(set)
+    for result, text in zip(results, texts, strict=True):
+        known[result["cell"]["agent"]].add(text)
+    agents = [result["cell"]["agent"] for result in results]
+    return [
+        f"{agent} ({text})" if text and len(known[agent]) > 1 else agent
+        for agent, text in zip(agents, texts, strict=True)
+    ]
 
 
 def _task(name: str, runs: dict[str, list[Result]]) -> TaskResults:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report.charts import OURS, DotChart, Line, LineChart, Row, Style, Table, counted, number, short
-from benchmarks.report.data import GROUPS, THRESHOLDS, Comparison, TaskResults
+from benchmarks.report.charts import GREY, OURS, DotChart, Line, LineChart, Row, Style, counted, number, short
+from benchmarks.report.data import GROUPS, SHARE_OF_BEST, THRESHOLDS, Comparison, TaskResults
 from benchmarks.report.statistics import Estimate, curve_iqm, median_time, performance_profile
 from benchmarks.run import Result
 from benchmarks.sensitivity import BASE_NAME, effects
@@ -18,6 +18,12 @@ AXES = ((1, "seconds", "seconds of training, one thread"), (0, "steps", "environ
 _UNIT_RANGE = (0.0, 1.0)
 _MOST_NAMES = 4
 _OURS_STYLE = Style("ours", 0)
+READINGS: tuple[tuple[int | None, str, str], ...] = (
+    (None, "final", "at the end of each run"),
+    (1, "seconds", "at equal wall-clock"),
+    (0, "steps", "at equal environment steps"),
+)
+"""Where scores are read off: column of the learning curve, short name, and in words."""
 
 
 def file_key(*parts: str) -> str:
@@ -47,14 +53,22 @@ def learning_curve(comparison: Comparison, task: TaskResults, column: int) -> Li
     )
 
 
-def aggregate_chart(comparison: Comparison, tasks: Sequence[TaskResults], key: str, title: str) -> DotChart | None:
-    """IQM of the final normalised scores over ``tasks``, one row an agent; None where there is nothing to show."""
+def aggregate_chart(
+    comparison: Comparison, tasks: Sequence[TaskResults], key: str, title: str, column: int | None = None
+) -> DotChart | None:
+    """IQM of the normalised scores over ``tasks``, one row an agent; None where there is nothing to show.
+
+    ``column`` as in :meth:`benchmarks.report.data.TaskResults.scores`.
+    """
     rows = []
     for agent, style in comparison.styles.items():
-        estimate = comparison.aggregate(agent, tasks)
+        estimate = comparison.aggregate(agent, tasks, column)
         if estimate is not None:
             of = sum(len(task.runs[agent]) for task in tasks if agent in task.runs)
-            rows.append(Row(style.label, f"{_estimate(estimate)}, {counted(of, 'run')}", style, *estimate))
+            rows.append(Row(style.label, f"{in_words(estimate)}, {counted(of, 'run')}", style, *estimate))
+    blind = comparison.blind(tasks)
+    if rows and blind is not None:
+        rows.append(Row("best without the prompt", f"{blind:.3f}, reference", Style("", GREY), blind))
     return DotChart(key, title, "normalised score, IQM", tuple(rows), x_range=_UNIT_RANGE) if rows else None
 
 
@@ -77,21 +91,46 @@ def group_charts(comparison: Comparison) -> list[DotChart]:
     return charts
 
 
-def improvement_chart(comparison: Comparison) -> DotChart | None:
+def improvement_chart(comparison: Comparison, column: int | None = None) -> DotChart | None:
     """Probability that ours is better than each other agent; None without ours or without another."""
     rows = []
     for agent, style in comparison.styles.items():
-        found = None if agent == OURS else comparison.improvement(agent)
+        found = None if agent == OURS else comparison.improvement(agent, column)
         if found is not None:
             estimate, n_tasks = found
-            text = f"{_estimate(estimate)}, {counted(n_tasks, 'task')}"
+            text = f"{in_words(estimate)}, {counted(n_tasks, 'task')}"
             rows.append(Row(f"ours > {style.label}", text, style, *estimate))
     if not rows:
         return None
-    title = "How likely is a run of ours to beat a run of another agent?"
+    name, words = next((name, words) for at, name, words in READINGS if at == column)
     return DotChart(
-        "improvement", title, "probability of improvement", tuple(rows), guide=(0.5, "even"), x_range=_UNIT_RANGE
+        file_key("improvement", name) if column is not None else "improvement",
+        f"How likely is a run of ours to beat a run of another agent, {words}?",
+        "probability of improvement",
+        tuple(rows),
+        guide=(0.5, "even"),
+        x_range=_UNIT_RANGE,
     )
+
+
+def sooner_chart(comparison: Comparison, column: int) -> DotChart | None:
+    """How many times sooner than each other agent ours is near a task's best score; None without such a task."""
+    _, axis_name, label = next(axis for axis in AXES if axis[0] == column)
+    rows = []
+    for agent, style in comparison.styles.items():
+        found = None if agent == OURS else comparison.sooner(agent, column)
+        if found is None:
+            continue
+        bounds = [f"{n} {name}" for n, name in ((found.at_least, "at least"), (found.at_most, "at most")) if n]
+        text = ", of which ".join([counted(found.tasks, "task"), *([", ".join(bounds)] if bounds else [])])
+        text += f", {found.neither} without either" if found.neither else ""
+        if found.tasks:
+            rows.append(Row(f"before {style.label}", f"{number(found.ratio)}×, {text}", style, found.ratio))
+    if not rows:
+        return None
+    title = f"How many times sooner is ours at {SHARE_OF_BEST:.0%} of the best score of any agent?"
+    x_label = f"ratio of {label.split(',')[0]}, geometric mean over tasks, logarithmic"
+    return DotChart(file_key("sooner", axis_name), title, x_label, tuple(rows), "log", (1.0, "equal"), bars=True)
 
 
 def profile_chart(comparison: Comparison) -> LineChart | None:
@@ -143,55 +182,35 @@ def threshold_charts(comparison: Comparison) -> dict[tuple[float, int], list[Dot
     }
 
 
-def score_table(comparison: Comparison) -> Table:
-    """Final scores of every agent on every task, and what they cost."""
-    rows = []
-    for task in comparison.tasks:
-        for agent, runs in task.runs.items():
-            raw = np.array([run["score"] for run in runs])
-            estimate = comparison.aggregate(agent, [task])
-            rows.append(
-                (
-                    task.name,
-                    comparison.styles[agent].label,
-                    str(len(runs)),
-                    f"{raw.mean():.3f} ({raw.min():.3f}–{raw.max():.3f})",
-                    "–" if task.references is None or estimate is None else _estimate(estimate),
-                    f"{np.median([run['env_steps'] for run in runs]):,.0f}",
-                    f"{np.median([run['seconds'] for run in runs]):,.0f}",
-                )
-            )
-    header = ("task", "agent", "runs", "return: mean (range)", "normalised: IQM (95 %)", "steps", "seconds")
-    return Table(header, tuple(rows), frozenset({2, 3, 4, 5, 6}))
-
-
-def ablation_chart(results: Sequence[Result]) -> DotChart:
-    """What one changed argument does to the area under the learning curve, the best change first.
+def ablation_chart(results: Sequence[Result], sweep: str) -> DotChart:
+    """What one change does to the area under the learning curve, the best change first.
 
     Args:
-        results: Results of the sweep ``"defaults"``.
+        results: Results of the sweep.
+        sweep: Its name; see :func:`benchmarks.sensitivity.effects`.
 
     Raises:
         ValueError: If its base is not among them.
     """
-    found = [effect for effect in effects(results) if effect.name != BASE_NAME]
+    found = [effect for effect in effects(results, sweep) if effect.name != BASE_NAME]
     rows = []
     for effect in sorted(found, key=lambda effect: -effect.difference):
         error = 1.96 * effect.error
         clear = abs(effect.difference) > error > 0
         low, high = (effect.difference - error, effect.difference + error) if error else (None, None)
         text = f"{effect.difference:+.3f}" + (f" ± {error:.3f}" if error else "") + f", {counted(effect.pairs, 'pair')}"
-        style = Style("", (2 if effect.difference > 0 else 0) if clear else 7)
+        style = Style("", (2 if effect.difference > 0 else 0) if clear else GREY)
         rows.append(Row(effect.name, text, style, effect.difference, low, high))
     title = "What one change to the base does"
-    label = "difference in mean return over the run, with 1.96 standard errors"
-    return DotChart("ablation", title, label, tuple(rows), guide=(0.0, "base"))
+    what = "normalised score" if sweep == "ablate" else "return"
+    label = f"difference in mean {what} over the run, with 1.96 standard errors"
+    return DotChart(f"ablation-{sweep}", title, label, tuple(rows), guide=(0.0, "base"))
 
 
 def throughput_chart(measured: dict[str, Any]) -> DotChart | None:
     """How many times as good each timed figure is as its alternative; None where nothing is compared."""
     rows = []
-    for name, figure in _named(measured["figures"]):
+    for name, figure in named_figures(measured["figures"]):
         if figure["ratio"] is not None and not figure["at_most"]:
             ours, other = (short(float(f"{figure[key]:.3g}")) for key in ("value", "other"))
             text = f"{number(figure['ratio'])}×: {ours} against {other} {figure['unit']}, {figure['against']}"
@@ -202,20 +221,7 @@ def throughput_chart(measured: dict[str, Any]) -> DotChart | None:
     return DotChart("throughput", title, "ratio, logarithmic", tuple(rows), "log", (1.0, "equal"), bars=True)
 
 
-def throughput_table(measured: dict[str, Any]) -> Table:
-    """Every figure that was timed."""
-    rows = []
-    for name, figure in _named(measured["figures"]):
-        other = "–" if figure["other"] is None else f"{number(figure['other'])} ({figure['against']})"
-        ratio = "–" if figure["ratio"] is None else f"{number(figure['ratio'])}×"
-        sign = "≤" if figure["at_most"] else "≥"
-        bar = "–" if figure["bar"] is None else f"{sign} {number(figure['bar'])}"
-        met = {None: "–", True: "met", False: "missed"}[figure["met"]]
-        rows.append((name, f"{number(figure['value'])} {figure['unit']}".strip(), other, ratio, bar, met))
-    return Table(("what", "ours", "beside it", "ratio", "bar", ""), tuple(rows), frozenset({1, 2, 3, 4}))
-
-
-def _named(figures: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+def named_figures(figures: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Figures with names that stand alone: "the same" takes the place of the name before it."""
     named: list[tuple[str, dict[str, Any]]] = []
     last = ""
@@ -229,5 +235,6 @@ def _named(figures: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]
     return named
 
 
-def _estimate(estimate: Estimate) -> str:
+def in_words(estimate: Estimate) -> str:
+    """A value with its interval."""
     return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"

@@ -67,7 +67,7 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
     return f'<dl class="tiles">{inner}</dl>'
 
 
-def figure(chart: Chart, caption: str = "", css: str = "", panel: str = "") -> str:
+def figure(chart: Chart, caption: str = "", css: str = "", panel: str = "", shown: bool = True) -> str:
     """A chart with its title.
 
     Args:
@@ -75,10 +75,17 @@ def figure(chart: Chart, caption: str = "", css: str = "", panel: str = "") -> s
         caption: Plain text below.
         css: Classes.
         panel: Choices of the switches around it with which it is shown; none for always.
+        shown: Whether those are the first choices. Otherwise the content is inert until somebody gets to see it: a
+            report on many tasks has hundreds of figures, and a browser would lay them all out before it shows one.
     """
     under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     attributes = (f' class="{css}"' if css else "") + (f' data-panel="{escape(panel)}"' if panel else "")
-    return f"<figure{attributes}><h3>{escape(chart.title)}</h3>{svg.draw(chart)}{under}</figure>"
+    content = f"<h3>{escape(chart.title)}</h3>{svg.draw(chart)}{under}"
+    return (
+        f"<figure{attributes}>{content}</figure>"
+        if shown
+        else (f"<figure{attributes} hidden><template>{content}</template></figure>")
+    )
 
 
 def grid(figures: Iterable[str]) -> str:

@@ -11,6 +11,20 @@ const make = (tag, text, css) => {
   return node;
 };
 
+/* Figures that are not shown at first stand in templates, and are unpacked when they come near the window. */
+const unpack = figure => {
+  const template = figure.querySelector(":scope > template");
+  if (!template) return;
+  template.replaceWith(template.content);
+  figure.querySelectorAll("svg.lines").forEach(readable);
+};
+const near = new IntersectionObserver(entries => entries.forEach(entry => {
+  if (!entry.isIntersecting) return;
+  near.unobserve(entry.target);
+  unpack(entry.target);
+}), { rootMargin: "600px" });
+addEventListener("beforeprint", () => document.querySelectorAll("figure:not([hidden])").forEach(unpack));
+
 /* Switches: a group of radio buttons shows the panels that carry its choices. */
 document.querySelectorAll("[data-switches]").forEach(area => {
   const update = () => {
@@ -31,15 +45,19 @@ document.querySelectorAll(".legend button").forEach(button => button.addEventLis
 }));
 
 /* Line charts: values at the pointer, or where the arrow keys have moved. */
-document.querySelectorAll("svg.lines").forEach(svg => {
-  const series = JSON.parse(svg.dataset.points), figure = svg.closest("figure");
+const readable = svg => {
+  const figure = svg.closest("figure");
   const cursor = svg.querySelector(".cursor"), dots = svg.querySelector(".cursors");
   const tip = make("div", "", "tip");
   tip.hidden = true;
   tip.setAttribute("role", "status");
-  figure.append(tip);
-  const places = [...new Set(series.flatMap(one => one.points.map(point => point[0])))].sort((a, b) => a - b);
-  let at = -1;
+  let series = [], places = [], at = -1;
+  const read = () => {  /* its values, once somebody wants them */
+    if (places.length) return;
+    series = JSON.parse(svg.dataset.points);
+    places = [...new Set(series.flatMap(one => one.points.map(point => point[0])))].sort((a, b) => a - b);
+    figure.append(tip);
+  };
   const nearest = (points, x) => points.reduce((best, p) => Math.abs(p[0] - x) < Math.abs(best[0] - x) ? p : best);
   const leave = () => { svg.classList.remove("on"); dots.replaceChildren(); tip.hidden = true; at = -1; };
   const show = x => {
@@ -69,6 +87,7 @@ document.querySelectorAll("svg.lines").forEach(svg => {
     tip.style.top = box.top - outer.top + 12 + "px";
   };
   svg.addEventListener("pointermove", event => {
+    read();
     const box = svg.getBoundingClientRect();
     const x = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
     show(places.reduce((best, place) => Math.abs(place - x) < Math.abs(best - x) ? place : best));
@@ -76,6 +95,7 @@ document.querySelectorAll("svg.lines").forEach(svg => {
   svg.addEventListener("pointerleave", leave);
   svg.addEventListener("blur", leave);
   svg.addEventListener("keydown", event => {
+    read();
     const last = places.length - 1;
     const moves = { ArrowRight: at + 1, ArrowLeft: at < 0 ? last : at - 1, Home: 0, End: last };
     if (event.key === "Escape") return leave();
@@ -86,7 +106,9 @@ document.querySelectorAll("svg.lines").forEach(svg => {
     show(places[at]);
     at = kept;
   });
-});
+};
+document.querySelectorAll("svg.lines").forEach(readable);
+document.querySelectorAll("figure:has(> template)").forEach(figure => near.observe(figure));
 
 /* The token view. */
 const signed = value => (value > 0 ? "+" : value < 0 ? "−" : "") + plain(Math.abs(value));

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agents.runs import SAMPLES
-from benchmarks.report import figures, html
+from benchmarks.report import figures, html, tables
 from benchmarks.report.charts import OURS, Chart, Table, counted, number
 from benchmarks.report.data import THRESHOLDS, Comparison, machine_lines
 from benchmarks.report.run_data import Run
@@ -15,6 +15,7 @@ from benchmarks.report.tokens import SLIP_PROBABILITY, as_plain
 from benchmarks.run import Result
 
 _AXIS_CHOICES = {"seconds": "seconds", "steps": "environment steps"}
+_FIRST = next(iter(_AXIS_CHOICES))
 _SHORT = {column: short for column, short, _ in figures.AXES}
 
 
@@ -49,20 +50,28 @@ def comparison_tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 def overview(comparison: Comparison) -> Section | None:
     """Aggregate scores and probability of improvement; None where no task has references."""
-    title = f"Everything: {figures.names_of(comparison.rated)}"
-    found = [
-        figures.aggregate_chart(comparison, comparison.rated, "aggregate", title),
-        figures.improvement_chart(comparison),
-    ]
-    charts: list[Chart] = [chart for chart in found if chart is not None]
+    charts: list[Chart] = []
+    panels = []
+    for column, name, reading in figures.READINGS:
+        key = "aggregate" if column is None else f"aggregate-{name}"
+        title = f"Everything, {reading}: {figures.names_of(comparison.rated)}"
+        for chart in (
+            figures.aggregate_chart(comparison, comparison.rated, key, title, column),
+            figures.improvement_chart(comparison, column),
+        ):
+            if chart is not None:
+                charts.append(chart)
+                panels.append(html.figure(chart, panel=name, shown=column is None))
     if not charts:
         return None
     words = (
-        "The interquartile mean of final normalised scores, over all runs of all tasks that the agent played (0 is the "
+        "The interquartile mean of normalised scores, over all runs of all tasks that the agent played (0 is the "
         "random policy, 1 the best known); and how often a run of ours beats one of the other agent on the same task. "
-        "Bars are 95 % intervals; with three runs a task they are rough."
+        "Bars are 95 % intervals; with three runs a task they are rough. Equal wall-clock and equal steps are read off "
+        "the learning curves where the shortest run of any agent on a task ended."
     )
-    content = html.paragraph(words, "note") + html.grid(html.figure(chart) for chart in charts)
+    bar = html.switches(("reading", "Scores", {name: words for _, name, words in figures.READINGS}))
+    content = html.paragraph(words, "note") + html.switched(bar, html.grid(panels))
     return Section(("overview", "At a glance", content), charts)
 
 
@@ -74,7 +83,7 @@ def curves(comparison: Comparison) -> Section:
         for column, short in _SHORT.items():
             chart = figures.learning_curve(comparison, task, column)
             charts.append(chart)
-            panels.append(html.figure(chart, panel=short))
+            panels.append(html.figure(chart, panel=short, shown=short == _FIRST))
     bar = html.switches(("axis", "Against", _AXIS_CHOICES)) + html.legend(comparison.styles.values())
     words = (
         "Greedy score on fresh prompts as training goes on: interquartile mean over runs (with up to three runs, their "
@@ -92,7 +101,7 @@ def scores(comparison: Comparison) -> Section:
     if unrated:
         content += html.paragraph(f"Without reference scores, so in no average: {', '.join(unrated)}.", "note")
     content += html.table(
-        figures.score_table(comparison), "Final greedy scores on fresh prompts, and their cost (median)"
+        tables.score_table(comparison), "Final greedy scores on fresh prompts, and their cost (median)"
     )
     return Section(("scores", "Scores by task and group", content), charts)
 
@@ -116,7 +125,11 @@ def reaching(comparison: Comparison) -> Section | None:
         return None
     by_choice = figures.threshold_charts(comparison)
     panels = [
-        html.figure(chart, panel=f"{threshold:g} {_SHORT[column]}")
+        html.figure(
+            chart,
+            panel=f"{threshold:g} {_SHORT[column]}",
+            shown=threshold == max(THRESHOLDS) and _SHORT[column] == _FIRST,
+        )
         for (threshold, column), charts in by_choice.items()
         for chart in charts
     ]
@@ -127,24 +140,45 @@ def reaching(comparison: Comparison) -> Section | None:
         "an arrow is a run that was never seen there: it would take longer than it was given. The upright line is "
         "Kaplan and Meier's median, which counts those runs for as long as they were watched."
     )
-    content = html.paragraph(words, "note") + html.switched(bar, html.grid(panels))
-    return Section(
-        ("reaching", "Time to a score", content), [chart for charts in by_choice.values() for chart in charts]
-    )
+    ratios = [chart for column in (1, 0) if (chart := figures.sooner_chart(comparison, column)) is not None]
+    content = html.grid(html.figure(chart) for chart in ratios)
+    if ratios:
+        about = "“At least” counts tasks that the other never got to, with the time that it was watched for."
+        table = html.table(tables.sooner_table(comparison), "Median time to 90 % of the best score of any agent")
+        content += html.paragraph(about, "note") + html.details("By task", table)
+    content += html.paragraph(words, "note") + html.switched(bar, html.grid(panels))
+    every = [*ratios, *(chart for charts in by_choice.values() for chart in charts)]
+    return Section(("reaching", "Time to a score", content), every)
 
 
-def ablation(results: Sequence[Result]) -> Section:
-    """The forest plot of the sweep that changes one default at a time."""
-    try:
-        chart = figures.ablation_chart(results)
-    except ValueError as error:
-        return Section(("ablation", "What each default is worth", html.paragraph(f"Not yet: {error}.", "note")), [])
-    words = (
+_ABLATIONS = {
+    "ablate": (
+        "ablation",
+        "What each part is worth",
+        "One part of the agent is taken away, exchanged or added at a time, at equal environment steps. The difference "
+        "is in the mean normalised score over a run's evaluations, over pairs of runs with the same task and seed; to "
+        "the right, the change is better than the agent as it is. Grey intervals hold 0.",
+    ),
+    "defaults": (
+        "defaults",
+        "What each default is worth",
         "One argument is changed at a time. The difference is in the mean return over a run's evaluations, over pairs "
-        "of runs with the same task and seed; to the right, the change is better than the base. Grey intervals hold 0."
-    )
+        "of runs with the same task and seed; to the right, the change is better than the base. Grey intervals hold 0.",
+    ),
+}
+"""Sweep → id and title of its section, and how to read it."""
+
+
+def ablation(results: Sequence[Result], sweep: str) -> Section:
+    """The forest plot of a sweep that changes one thing at a time."""
+    key, title, words = _ABLATIONS[sweep]
+    try:
+        chart = figures.ablation_chart(results, sweep)
+    except ValueError as error:
+        return Section((key, title, html.paragraph(f"Not yet: {error}.", "note")), [])
     content = html.paragraph(words, "note") + html.figure(chart, css="wide")
-    return Section(("ablation", "What each default is worth", content), [chart])
+    content += html.details("By task", html.table(tables.ablation_table(results, sweep), "Mean score over a run"))
+    return Section((key, title, content), [chart])
 
 
 def throughput(measured: dict[str, Any]) -> Section:
@@ -155,7 +189,7 @@ def throughput(measured: dict[str, Any]) -> Section:
     content = html.paragraph(words, "note")
     if chart is not None:
         content += html.figure(chart, css="wide")
-    content += html.details("All timings", html.table(figures.throughput_table(measured), "Timings"))
+    content += html.details("All timings", html.table(tables.throughput_table(measured), "Timings"))
     return Section(("throughput", "Speed and memory", content), [] if chart is None else [chart])
 
 
@@ -182,7 +216,7 @@ def run(of: Run, number_: int) -> Section:
     for column, drawn in of.charts().items():
         for chart in drawn:
             charts.append(chart)
-            panels.append(html.figure(chart, panel=_SHORT[column]))
+            panels.append(html.figure(chart, panel=_SHORT[column], shown=_SHORT[column] == _FIRST))
     content = html.paragraph(f"Folder {of.folder.name}, seed {of.config.get('seed', '?')}.", "note")
     if panels:
         bar = html.switches((f"{key}-axis", "Against", _AXIS_CHOICES))

@@ -38,6 +38,24 @@ class Reached(NamedTuple):
     solved: bool
 
 
+class Sooner(NamedTuple):
+    """How many times sooner one agent gets somewhere than another.
+
+    Attributes:
+        ratio: Geometric mean over tasks of the other's median time divided by the agent's; NaN where there is none.
+        tasks: Tasks in it.
+        at_least: Of them, those that the other never solved: its time is longer than it was watched for.
+        at_most: Of them, those that the agent itself never solved.
+        neither: Tasks that neither solved, which say nothing and are not in the ratio.
+    """
+
+    ratio: float
+    tasks: int
+    at_least: int
+    at_most: int
+    neither: int
+
+
 def iqm(scores: Scores, axis: int | None = None) -> NDArray[np.float64]:
     """Interquartile mean: the mean without the lowest and the highest quarter, rounded down to whole scores.
 
@@ -173,6 +191,30 @@ def median_time(runs: Sequence[Reached]) -> float | None:
         if waiting <= 0.5 + 1e-12:
             return moment
     return None
+
+
+def sooner(pairs: Sequence[tuple[Sequence[Reached], Sequence[Reached]]], floor: float) -> Sooner:
+    """Compare two agents' median times; a run that never got there is censored, not dropped.
+
+    Where one agent has no median, the longest that it was watched for stands in its place, which is a bound.
+
+    Args:
+        pairs: For each task, the runs of the agent and those of the other.
+        floor: The least time that counts, because a ratio has no use for 0.
+    """
+    logs, at_least, at_most, neither = [], 0, 0, 0
+    for agent, other in pairs:
+        mine, theirs = median_time(agent), median_time(other)
+        if mine is None and theirs is None:
+            neither += 1
+            continue
+        at_most += mine is None
+        at_least += theirs is None
+        mine = max(run.at for run in agent) if mine is None else mine
+        theirs = max(run.at for run in other) if theirs is None else theirs
+        logs.append(np.log(max(theirs, floor)) - np.log(max(mine, floor)))
+    ratio = float(np.exp(np.mean(logs))) if logs else float("nan")
+    return Sooner(ratio, len(logs), at_least, at_most, neither)
 
 
 def _mean_over_strata(strata: Sequence[Scores], statistic: Callable[[Scores], Scores]) -> Scores:

@@ -1,11 +1,23 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from agents import make_vec_env
-from benchmarks.baselines import AGENTS, EmbeddingExtractor, ShippedPerformerExtractor, default_steps, make_agent
+from benchmarks.baselines import (
+    AGENTS,
+    UNLIMITED_STEPS,
+    EmbeddingExtractor,
+    ShippedPerformerExtractor,
+    default_steps,
+    make_agent,
+)
 from benchmarks.baselines import n_updates as count_updates
-from benchmarks.sweep import SWEEPS, Cell
+from benchmarks.learning import run_cell
+from benchmarks.report.data import GROUPS, group_of
+from benchmarks.spaces import TABLE_SPACES
+from benchmarks.sweep import SEEDS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TABLE_TASKS, TUNING_TASKS, Cell
 from textgym import TokenSequence, env_ids
 
 SPACE = TokenSequence(8, 5, 5)
@@ -56,13 +68,40 @@ def test_the_shipped_performer_is_causal_and_reads_the_last_token() -> None:
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_updates_are_counted_by_the_optimizer(agent: str) -> None:
-    kwargs = {"learning_starts": 16} if "ppo" not in agent else {"n_steps": 8, "batch_size": 32, "n_epochs": 2}
+    ppo, a2c = "ppo" in agent, "a2c" in agent
+    kwargs = {"n_steps": 8} if a2c else {"learning_starts": 16}
+    kwargs = {"n_steps": 8, "batch_size": 32, "n_epochs": 2} if ppo else kwargs
     model = make_agent(Cell(agent, "TextGen/Reverse-v0", 0, REVERSE, kwargs, budget_steps=128))
     assert count_updates(model) == 0
     model.learn(128)
-    # Of 128 steps: ours makes 0.04 a step after the first 16; PPO 4 batches twice over; all others 4 for each 16 steps.
-    expected = {"ours": 4, "ppo-performer": 8, "ppo-mlp": 8}.get(agent, 28)
+    # Of 128 steps: ours makes 0.04 a step after the first 16; PPO 4 batches twice over; A2C one for 8 steps of 16 rows;
+    # all others 4 for each 16 steps.
+    sequences = agent in ("ours", "ours-transformer", "ours-gru")
+    expected = 4 if sequences else 8 if ppo else 1 if a2c else 28
     assert abs(count_updates(model) - expected) <= 1
+
+
+@pytest.mark.parametrize("agent", ["maskable-ppo-mlp", "recurrent-ppo-mlp", "qrdqn-mlp", "a2c-performer", "ours-mlp"])
+def test_agents_of_every_kind_learn_and_are_evaluated(agent: str) -> None:
+    task, budget = "TextGen/Json-Easy-v0", {"budget_seconds": 0.2, "evaluations": 1, "eval_episodes": 8}
+    result = run_cell(Cell(agent, task, 0, **budget))
+    assert result["env_steps"] > 0 and 0 <= result["score"] <= 1
+
+
+def test_no_agent_of_the_table_has_help_that_others_lack() -> None:
+    cell = Cell("ours", "TextGen-v0", 0, budget_seconds=1.0)
+    assert default_steps(cell) == UNLIMITED_STEPS
+    plain = make_agent(cell)
+    assert plain.n_envs == 32 and plain.lower_bound is False  # unlike the preset of that task
+    assert make_agent(Cell("ours", "TextGen-v0", 0)).lower_bound is True
+    for agent in TABLE_AGENTS:
+        found = [cell for cell in SWEEPS["table"] if cell.agent == agent]
+        assert {(cell.task, cell.seed) for cell in found} == {(task, seed) for task in TABLE_TASKS for seed in SEEDS}
+        same = Cell("", "", 0, budget_seconds=TABLE_SECONDS, evaluations=10)
+        assert all(replace(cell, agent="", task="", seed=0, agent_kwargs={}) == same for cell in found)
+    assert {group_of(task) for task in TABLE_TASKS} == set(GROUPS)
+    assert not set(TUNING_TASKS) & set(TABLE_TASKS)
+    assert set(TABLE_AGENTS) <= set(TABLE_SPACES)
 
 
 def test_all_agents_see_the_same_environment() -> None:

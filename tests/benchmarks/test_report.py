@@ -18,13 +18,15 @@ from agents.train import resolve_settings, train
 from benchmarks.report import report
 from benchmarks.report import statistics as st
 from benchmarks.report.charts import COLOURS, DotChart, Line, LineChart, Row, Style, linear_ticks, log_ticks, styles
-from benchmarks.report.command import build, find_sources
-from benchmarks.report.data import GROUPS, Comparison, group_of, split_ablation
-from benchmarks.report.figures import ablation_chart, learning_curve, threshold_chart
+from benchmarks.report.command import Sources, build, find_sources
+from benchmarks.report.data import GROUPS, Comparison, agent_names, group_of, split_ablation
+from benchmarks.report.figures import ablation_chart, aggregate_chart, learning_curve, sooner_chart, threshold_chart
 from benchmarks.report.html import json_for_script, table, token_view
 from benchmarks.report.paper import save
 from benchmarks.report.svg import draw
+from benchmarks.report.tables import ablation_table, score_table, sooner_table
 from benchmarks.report.tokens import as_plain, play, token_values
+from benchmarks.sensitivity import variants
 from benchmarks.sweep import SWEEPS, Cell
 from textgym import env_ids, references
 
@@ -193,6 +195,66 @@ def test_agents_with_other_arguments_are_other_agents():
     assert len({style.slot for style in comparison.styles.values()}) == 2
 
 
+def test_arguments_are_named_only_where_an_agent_has_several():
+    tuned = [result(agent_kwargs={"n_steps": 3}), result("ppo-mlp"), result("ppo-mlp", agent_kwargs={"gamma": 1.0})]
+    assert agent_names(tuned) == ["ours", "ppo-mlp", "ppo-mlp (gamma=1.0)"]
+
+
+def test_scores_at_equal_cost_are_read_off_the_curves():
+    slow = result(scores=(0.0, 0.4, 0.8), steps=100, env_kwargs={"length": 3})  # ends at 200 steps, 4 s
+    fast = result("ppo-mlp", scores=(0.0, 0.2, 0.3, 0.5), steps=1000, env_kwargs={"length": 3})  # 3,000 steps, 6 s
+    (task,) = Comparison([slow, fast]).tasks
+    assert (task.common_end(0), task.common_end(1)) == (200, 4)
+    assert task.scores("ours") == task.scores("ours", 0) == task.scores("ours", 1) == pytest.approx([0.8])
+    assert task.scores("ppo-mlp", 1) == pytest.approx([0.3])
+    assert task.scores("ppo-mlp", 0) == pytest.approx([0.04])
+    assert task.best == pytest.approx(0.8)
+
+
+def test_how_much_sooner_by_hand():
+    def runs(*pairs):
+        return [st.Reached(at, solved) for at, solved in pairs]
+
+    both = (runs((2, True)), runs((8, True)))
+    other_never = (runs((1, True)), runs((16, False)))
+    never = (runs((10, False)), runs((10, False)))
+    found = st.sooner([both, other_never, never], floor=0.1)
+    assert found == (pytest.approx((4 * 16) ** 0.5), 2, 1, 0, 1)
+    assert st.sooner([(runs((9, False)), runs((3, True)))], 0.1)[:4] == (pytest.approx(1 / 3), 1, 0, 1)
+    assert st.sooner([(runs((0, True)), runs((1, True)))], 0.1).ratio == pytest.approx(10)
+    assert np.isnan(st.sooner([never], 0.1).ratio)
+
+
+def test_time_to_nine_tenths_of_the_best_is_drawn_and_tabled():
+    comparison = Comparison(
+        [
+            result(scores=(0.1, 0.95, 1.0)),
+            result("ppo-mlp", scores=(0.1, 0.2, 0.3)),
+            result("a2c-mlp", scores=(0.1, 0.5, 1)),
+        ]
+    )
+    chart = sooner_chart(comparison, 1)
+    assert [(row.label, row.value, row.text) for row in chart.rows] == [
+        ("before PPO + MLP", 2.0, "2×, 1 task, of which 1 at least"),
+        ("before A2C + MLP", 2.0, "2×, 1 task"),
+    ]
+    rows = {row[2]: row[3:] for row in sooner_table(comparison).rows}
+    assert rows["PPO + MLP"] == ("> 4", "> 2,000", "0 of 1") and rows["DoubleDQN (ours)"] == ("2", "1,000", "1 of 1")
+
+
+def test_references_have_rows_of_their_own():
+    comparison = Comparison([result()])
+    blind = references("TextGen/Reverse-v0")
+    *_, row = aggregate_chart(comparison, comparison.rated, "key", "title").rows
+    assert row.label == "best without the prompt" and row.value == pytest.approx(blind.normalise(blind.blind))
+    found = [row[1:5] for row in score_table(comparison).rows]
+    assert found[:3] == [
+        ("reference: random", "–", f"{blind.random:.3f}", "0.000"),
+        ("reference: blind", "–", f"{blind.blind:.3f}", f"{blind.normalise(blind.blind):.3f}"),
+        ("reference: best", "–", f"{blind.best:.3f}", "1.000"),
+    ]
+
+
 def test_styles_of_more_agents_than_colours():
     many = styles([f"agent {number}" for number in range(30)])
     assert {style.slot for style in many.values()} <= set(range(len(COLOURS)))
@@ -210,13 +272,33 @@ def test_charts_say_what_never_got_there():
 
 def test_ablation_is_kept_apart_and_drawn():
     cells = SWEEPS["defaults"]
-    size = 8
+    size = len(variants("defaults")["base"])
     ablation = [result(**vars(cell), scores=(0.0, 0.5)) for cell in cells[:size]]
     ablation += [result(**vars(cell), scores=(0.0, 0.7)) for cell in cells[size : 2 * size]]
     comparison, apart = split_ablation([*ablation, result()])
-    assert len(comparison) == 1 and len(apart) == 2 * size
-    (row,) = ablation_chart(apart).rows
+    assert len(comparison) == 1 and {sweep: len(found) for sweep, found in apart.items()} == {"defaults": 2 * size}
+    (row,) = ablation_chart(apart["defaults"], "defaults").rows
     assert row.value == pytest.approx(0.2) and row.label == "learning rate 1e-3"
+
+
+def test_claims_are_a_forest_of_normalised_differences():
+    def scored(cell, share):
+        known = references(cell.task)
+        return result(**vars(cell), scores=(9.0, known.random + share * (known.best - known.random)))
+
+    base, single = variants("ablate")["base"], variants("ablate")["single in place of Double Q"]
+    ran = [scored(cell, 0.8) for cell in base] + [scored(cell, 0.6 - 0.1 * cell.seed) for cell in single[:-1]]
+    comparison, apart = split_ablation(ran)
+    assert comparison == [] and list(apart) == ["ablate"]
+    (row,) = ablation_chart(apart["ablate"], "ablate").rows
+    assert row.label == "single in place of Double Q"
+    expected = [-0.2 - 0.1 * cell.seed for cell in single[:-1]]
+    assert row.value == pytest.approx(np.mean(expected))
+    assert row.value - row.low == pytest.approx(1.96 * np.std(expected, ddof=1) / len(expected) ** 0.5)
+    found = ablation_table(apart["ablate"], "ablate")
+    assert found.rows[0][:2] == ("base", "0.800") and found.rows[1][1] == "0.500"
+    page, charts = build(Sources(results=ran))
+    assert "What each part is worth" in page and [chart.key for chart in charts] == ["ablation-ablate"]
 
 
 def test_report_needs_something_to_report_on(tmp_path):

@@ -1,17 +1,21 @@
 """Cells really run, in processes of their own; the sweep is tiny."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.baselines import make_agent
+from benchmarks.baselines import default_steps, make_agent
 from benchmarks.figures import band, learning_curves, summarise
-from benchmarks.run import evaluate, load_results, read_result, run_cell, run_cells
-from benchmarks.sweep import SWEEPS, Cell
+from benchmarks.learning import LearningCurve, evaluate, run_cell
+from benchmarks.progress import START_SECONDS, SweepProgress
+from benchmarks.run import load_results, read_result, run_cells
+from benchmarks.sweep import SWEEPS, TABLE_AGENTS, Cell
 
 TASK = "TextGen/Reverse-v0"
 BUDGET = {"budget_steps": 256, "evaluations": 4, "eval_episodes": 16}
@@ -71,7 +75,18 @@ def test_seconds_end_a_run_and_evaluations_do_not_count() -> None:
     result = run_cell(cell)
     assert 0.3 <= result["seconds"] < 1.5
     assert result["curve"][-1][1] == result["seconds"] and result["evaluation_seconds"] > 0
-    assert len(result["curve"]) <= 1 + cell.evaluations
+    # The start, the end, the shares between, and 2,000, 4,000 … steps, so that fast and slow agents can be compared.
+    steps = [point[0] for point in result["curve"]]
+    assert len(steps) <= 1 + cell.evaluations + max(0.0, np.log2(steps[-1] / 1_000))
+
+
+def test_with_seconds_alone_schedules_follow_the_clock() -> None:
+    cell = Cell("dqn-mlp", TASK, 0, SMALL, {"learning_starts": 64}, None, 1.0, 1, 8)
+    model = make_agent(cell)
+    curve = LearningCurve(cell, default_steps(cell))
+    model.learn(curve.steps, callback=curve)
+    assert model._current_progress_remaining < 0.3  # measured against a billion steps, it would be 1
+    assert model.exploration_rate == model.exploration_final_eps
 
 
 def test_evaluation_is_greedy_on_the_same_fresh_episodes() -> None:
@@ -118,11 +133,37 @@ def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert drawn.exit_code == 0 and (tmp_path / "curves.svg").read_text().startswith("<?xml")
 
 
+def test_the_live_table_knows_what_runs_and_how_long_the_rest_takes() -> None:
+    now = [0.0]
+    cells = [replace(CELLS[1], seed=seed, budget_seconds=20.0) for seed in range(4)]
+    console = Console(file=StringIO(), width=120)
+    progress = SweepProgress("tiny", cells, [], 2, console, lambda: now[0])
+    assert progress.running == cells[:2] and progress.left() == 2 * (20 + START_SECONDS)
+    now[0] = 10.0
+    assert progress.left() == (4 * (20 + START_SECONDS) - 2 * 10) / 2
+    done = {"cell": asdict(cells[1]), "score": 0.5, "env_steps": 9, "seconds": 4.0, "evaluation_seconds": 1.0}
+    progress.finish(cells[1], done)
+    assert progress.running == [cells[0], cells[2]]
+    assert progress.expected(cells[3]) == 5 + START_SECONDS, "as its like did"
+    progress.finish(cells[0], None)
+    assert progress.left() == 2 * (5 + START_SECONDS) / 2
+    console.print(progress)
+    shown = console.file.getvalue()
+    assert "tiny: 2/4 cells, 0:10 so far, 0:15 left, 1 failed" in shown and "0.500" in shown and "runs" in shown
+    unknown = SweepProgress("tiny", [CELLS[0]], [], 1, console)
+    assert unknown.left() is None
+    with unknown:
+        unknown.finish(CELLS[0], None)
+    assert unknown.left() == 0
+
+
 def test_errors_of_the_commands_name_what_is_accepted(tmp_path: Path) -> None:
     runner = CliRunner()
     for arguments, message in (
         (["run", "nothing"], f"SWEEP must be one of {', '.join(SWEEPS)}, got 'nothing'"),
         (["run", "quick", "--only", "sarsa"], "--only must match a cell of 'quick'"),
+        (["run", "quick", "--engine", "dask", "--out", str(tmp_path)], "engine must be one of local, ray, got 'dask'"),
+        (["tune-agents", "--only", "sarsa"], f"--only must match one of {', '.join(TABLE_AGENTS)}, got 'sarsa'"),
         (["figure", str(tmp_path)], "folder must hold results"),
     ):
         result = runner.invoke(app, arguments)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.run import load_results
-from benchmarks.sensitivity import effects, markdown
-from benchmarks.sweep import FACTORS, SMALL_TASKS, SWEEPS
+from benchmarks.sensitivity import effects, markdown, normalised_area, variants
+from benchmarks.sweep import ABLATION_TASKS, FACTORS, SEEDS, SMALL_TASKS, SWEEPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +32,18 @@ def test_effects_are_paired_by_task_and_seed():
     assert of_first.error == pytest.approx(0.2 * (size / (size - 1)) ** 0.5 / size**0.5)
     with pytest.raises(ValueError, match="results must hold the base of the sweep 'defaults'"):
         effects(first)
+
+
+def test_every_claim_is_tested_on_the_same_tasks_seeds_and_steps():
+    of = variants("ablate")
+    assert {cell.name for cells in of.values() for cell in cells} == {cell.name for cell in SWEEPS["ablate"]}
+    expected = [(task, seed, steps) for seed in SEEDS for task, steps in ABLATION_TASKS]
+    for cells in of.values():
+        assert [(cell.task, cell.seed, cell.budget_steps) for cell in cells] == expected
+    # An unfinished sweep has whole comparisons: all variants of a task and seed come one after another.
+    assert [(cell.task, cell.seed) for cell in SWEEPS["ablate"][: len(of)]] == [expected[0][:2]] * len(of)
+    with pytest.raises(ValueError, match="without arguments"):
+        normalised_area(result(SWEEPS["defaults"][0], 1.0))
 
 
 def test_the_page_is_what_the_results_say():

@@ -1,0 +1,123 @@
+"""One cell: an agent learns, and its learning curve is the result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents import make_vec_env, validate
+from benchmarks.baselines import default_steps, make_agent, n_updates
+from benchmarks.run import EVALUATION_SEED, Result
+from benchmarks.sweep import Cell
+
+FIRST_MILESTONE = 2_000
+PACKAGES = ("gymnasium", "numpy", "performer-pytorch", "sb3-contrib", "stable-baselines3", "torch")
+
+
+def evaluate(model: BaseAlgorithm, cell: Cell) -> float:
+    """Mean return of the greedy policy over ``cell.eval_episodes`` fresh episodes, the same ones at every call."""
+    env = make_vec_env(cell.task, n_envs=cell.eval_episodes, env_kwargs=cell.env_kwargs)
+    result = validate.evaluate(model, env, cell.eval_episodes, seed=EVALUATION_SEED)
+    env.close()
+    return float(result.returns.mean())
+
+
+class LearningCurve(BaseCallback):
+    """Evaluates as the budget is used up, and stops the training when its seconds are over.
+
+    Where the budget is seconds alone, nobody knows the number of steps, so schedules of off-policy agents (exploration,
+    the exponent of prioritized replay) follow the clock: SB3 measures them against the total that is estimated here.
+    Such runs are also evaluated at :data:`FIRST_MILESTONE` steps and whenever that number has doubled, so that agents
+    of very different speeds can be compared at equal steps.
+
+    Args:
+        cell: The cell, with its budget.
+        steps: Its environment steps.
+
+    Attributes:
+        points: ``[environment steps, seconds of training, mean return]`` of each evaluation.
+        evaluation_seconds: Time spent on evaluations; it is not in the seconds of training.
+    """
+
+    def __init__(self, cell: Cell, steps: int) -> None:
+        super().__init__()
+        self.cell, self.steps = cell, steps
+        self.points: list[tuple[int, float, float]] = []
+        self.evaluation_seconds = 0.0
+        self._started = 0.0
+        self._due = 1
+        seconds_alone = cell.budget_steps is None and cell.budget_seconds is not None
+        self._milestone = FIRST_MILESTONE if seconds_alone else steps
+
+    def seconds(self) -> float:
+        """Seconds of training so far."""
+        return time.perf_counter() - self._started - self.evaluation_seconds
+
+    def record(self) -> None:
+        """Evaluate now."""
+        seconds, started = self.seconds(), time.perf_counter()
+        self.points.append((self.model.num_timesteps, seconds, evaluate(self.model, self.cell)))
+        self.evaluation_seconds += time.perf_counter() - started
+
+    def _on_training_start(self) -> None:
+        self._started = time.perf_counter()
+        self.record()
+
+    def _on_step(self) -> bool:
+        limit = self.cell.budget_seconds
+        time_share = 0.0 if limit is None else self.seconds() / limit
+        share = max(time_share, self.num_timesteps / self.steps)
+        if self.cell.budget_steps is None and limit is not None and time_share > 0:
+            self.model._total_timesteps = max(1, round(self.num_timesteps / time_share))
+        due, passed = share * self.cell.evaluations >= self._due, self.num_timesteps >= self._milestone
+        if share < 1 and (due or passed):
+            self._due += due
+            while self.num_timesteps >= self._milestone:
+                self._milestone *= 2
+            self.record()
+        return time_share < 1
+
+    def _on_training_end(self) -> None:
+        self.record()
+
+
+def run_cell(cell: Cell) -> Result:
+    """Train and evaluate one cell in this process.
+
+    Returns:
+        Plain JSON values: the cell, versions, machine, environment steps, updates, seconds and the learning curve.
+
+    Raises:
+        ValueError: If the agent is unknown, or the cell has no budget.
+    """
+    steps = default_steps(cell)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    model = make_agent(cell)
+    curve = LearningCurve(cell, steps)
+    model.learn(steps, callback=curve)
+    final_steps, seconds, score = curve.points[-1]
+    return {
+        "cell": asdict(cell),
+        "score": score,
+        "env_steps": final_steps,
+        "updates": n_updates(model),
+        "seconds": seconds,
+        "evaluation_seconds": curve.evaluation_seconds,
+        "curve": [list(point) for point in curve.points],
+        "started": started,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "threads": torch.get_num_threads(),
+        },
+    }
