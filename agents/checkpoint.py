@@ -22,6 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.double_dqn.policies import ActingState
 from agents.double_dqn.sequences import SequencePath
+from agents.offline.rehearsal import Rehearsal
 from agents.replay.episodes import EpisodeReplayBuffer
 from agents.state_file import StateFileError, read_state, write_state
 from agents.vec_env import TextGenVecEnv
@@ -82,6 +83,7 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
         "policy": dict(model.policy.state_dict()),
         "optimizer": model.policy.optimizer.state_dict(),
         "replay": model.replay_buffer.get_state(),
+        "rehearsal": None if model.rehearsal is None else model.rehearsal.get_state(),
         "explorer": model.explorer.get_state(),
         "generator": model._generator.bit_generator.state,
         "observations": model._last_obs,
@@ -119,6 +121,8 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
         environment["envs"] = environment["envs"] | {"episodes": Episodes(**environment["envs"]["episodes"])}
         env.set_state(environment)
         model.replay_buffer.set_state(state["replay"])
+        texts = state.get("rehearsal")
+        model.rehearsal = None if texts is None else Rehearsal.from_state(texts, model.replay_buffer)
         model.explorer.set_state(state["explorer"])
         for name in _COUNTERS:
             setattr(model, name, state["counters"][name])

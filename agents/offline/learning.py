@@ -17,7 +17,7 @@ from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
 from agents.offline.losses import DEFAULT_CONSERVATISM, OBJECTIVES, OF_LOGITS, OfflineObjective, offline_loss
-from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal
+from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
 from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
 from textgym.tasks.base import Task, check_at_least
 
@@ -205,9 +205,7 @@ def learn_from_text(
     losses = _optimize(model, policy, replay, what, updates, batch_size, schedule, prioritized, callback)
     model.rehearsal = None
     if share:
-        texts = EpisodeReplayBuffer(
-            n_actions, replay.observation_space, replay.action_space, model.device, prioritized=False, seed=model.seed
-        )
+        texts = empty_texts(n_actions, replay, model.seed)
         episodes.store(texts)
         # Implicit Q-learning has a head of its own for state values, which ends here.
         model.rehearsal = Rehearsal(texts, replace(what, name="cql" if objective == "ilql" else objective), share)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
@@ -26,7 +27,7 @@ class Rehearsal:
 
     Of a batch of n rows, round(``share`` · n) are texts, and its loss is ``1 - share`` of that of the environment's
     episodes and ``share`` of that of the texts: temporal-difference errors and, as in DQfD (arXiv:1704.03732), a term
-    that keeps the demonstrated action on top, here the cross-entropy. It is saved with the model.
+    that keeps the demonstrated action on top, here the cross-entropy. It is saved with the model, and in checkpoints.
 
     Attributes:
         texts: The texts, on their own, so that no newer episode pushes them out; drawn uniformly.
@@ -62,3 +63,25 @@ class Rehearsal:
         rows = max(1, round(online_rows * self.share / (1 - self.share)))
         rehearsed, _, _ = offline_loss(q_net, target_net, None, self.texts.sample(rows, normalizer), self.objective)
         return (1 - self.share) * online + self.share * rehearsed
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides what is drawn next, as arrays and plain values."""
+        return {
+            "objective": asdict(self.objective),
+            "share": self.share,
+            "size": self.texts.buffer_size,
+            "texts": self.texts.get_state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], replay: EpisodeReplayBuffer) -> Rehearsal:
+        """What :meth:`get_state` gave, for a model with this replay."""
+        texts = empty_texts(state["size"], replay)
+        texts.set_state(state["texts"])
+        return cls(texts, OfflineObjective(**state["objective"]), state["share"])
+
+
+def empty_texts(size: int, replay: EpisodeReplayBuffer, seed: int | None = None) -> EpisodeReplayBuffer:
+    """Room for texts of so many actions, drawn uniformly, beside a model's replay."""
+    spaces = replay.observation_space, replay.action_space
+    return EpisodeReplayBuffer(size, *spaces, replay.device, prioritized=False, seed=seed)

@@ -9,12 +9,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from agents import DoubleDQN, make_vec_env
+from agents.checkpoint import CheckpointFolder, SaveCheckpoints, TrainingInterrupted
 from agents.cli import main
 from agents.double_dqn.losses import sequence_loss
 from agents.offline import OfflineObjective, learn_from_text, offline_loss, read_rows, text_to_episodes
 from agents.offline.likelihood import fit_temperature, score_texts
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
 from agents.runs import parse_yaml
+from agents.state_file import differences
 from agents.validate import evaluate
 from textgym import demonstrations, make_task
 from textgym.language_models import NGramLM
@@ -375,6 +377,24 @@ class TestLearning:
         model.rehearsal = kept
         model.save(tmp_path / "model.zip")
         assert DoubleDQN.load(tmp_path / "model.zip").rehearsal.texts.n_episodes == 64
+
+    def test_rehearsal_goes_on_after_a_checkpoint(self, tmp_path):
+        def learn(folder, pretrain=True, **options):
+            model = make_model(learning_starts=0)
+            if pretrain:
+                learn_from_text(model, shown(), steps=2, objective="cql")
+            model.learn(240, SaveCheckpoints(folder, **options))
+
+        learn(tmp_path / "whole")
+        calls = iter(range(100))
+        with pytest.raises(TrainingInterrupted):
+            learn(tmp_path / "parts", stop=lambda: next(calls) == 20)
+        saved = CheckpointFolder(tmp_path / "parts").load()[1]
+        assert saved["state"]["rehearsal"]["share"] == 0.5
+        learn(tmp_path / "parts", pretrain=False, resume=saved)
+        states = [CheckpointFolder(tmp_path / name).load()[1]["state"] for name in ("whole", "parts")]
+        assert states[0]["rehearsal"]["texts"]["generator"] != saved["state"]["rehearsal"]["texts"]["generator"]
+        assert differences(*states) == []
 
     def test_only_objectives_with_a_cross_entropy_are_rehearsed_unless_told_otherwise(self):
         model = make_model()
