@@ -97,7 +97,7 @@ def measure_pruning(sentences: list[str], sparsities: tuple[float, ...], repeats
 
 
 @app.command()
-def autoencoder(out: Out = RESULTS, quick: Quick = False, epochs: Epochs = 40) -> None:
+def autoencoder(out: Out = RESULTS, quick: Quick = False, epochs: Epochs = 20) -> None:
     """What is left of embeddings in fewer dimensions, beside principal components of the same number."""
     torch.set_num_threads(1)
     vectors = embedded(stdlib_sentences(600 if quick else 8000))
