@@ -35,9 +35,9 @@ def test_keywords_are_shown_by_a_search():
     assert clean.rewards.sum(axis=1).mean() > 0.7 > noisy.rewards.sum(axis=1).mean()
 
 
-@pytest.mark.parametrize(("before", "rehearsal"), [("demonstrations", None), ("nothing", 0.0)])
-def test_pretraining(before, rehearsal):
-    result = offline.pretrain_then_online(before, rehearsal, 0)
+@pytest.mark.parametrize("before", offline.PRETRAINED)
+def test_pretraining(before):
+    result = offline.pretrain_then_online(before, 0)
     assert result["before"] == before and 0 <= result["score"] <= 1 and result["seconds"] > 0
 
 
