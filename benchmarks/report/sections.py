@@ -147,7 +147,7 @@ def reaching(comparison: Comparison) -> Section | None:
         table = html.table(tables.sooner_table(comparison), "Median time to 90 % of the best score of any agent")
         content += html.paragraph(about, "note") + html.details("By task", table)
     content += html.paragraph(words, "note") + html.switched(bar, html.grid(panels))
-    every = [*ratios, *(chart for charts in by_choice.values() for chart in charts)]
+    every: list[Chart] = [*ratios, *(chart for charts in by_choice.values() for chart in charts)]
     return Section(("reaching", "Time to a score", content), every)
 
 

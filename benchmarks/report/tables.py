@@ -59,7 +59,7 @@ def sooner_table(comparison: Comparison) -> Table:
     return Table(header, tuple(rows), frozenset({1, 3, 4, 5}))
 
 
-def ablation_rows(found: Sequence[Effect]) -> list[dict[str, str]]:
+def ablation_rows(found: Sequence[Effect]) -> list[dict[str, Any]]:
     """Effects for the terminal: every change with its difference to the base."""
     return [
         {

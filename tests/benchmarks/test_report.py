@@ -490,12 +490,17 @@ def test_browser_opens_it_without_an_error_or_a_request(opened):
 
 
 def test_browser_switches_axes_and_agents(opened):
+    from selenium.webdriver.support.ui import WebDriverWait
+
     def visible():
         return [chart.get_attribute("data-unit") for chart in css(opened, "#curves svg") if chart.is_displayed()]
 
     visible_units = {unit for unit in visible() if unit}
     assert visible_units == {"seconds of training"}
+    hidden = "#curves figure[data-panel=steps]"
+    assert css(opened, f"{hidden} > template") and not css(opened, f"{hidden} svg"), "what nobody sees is not laid out"
     css(opened, "#curves input[value=steps]")[0].find_element("xpath", "..").click()
+    WebDriverWait(opened, 20).until(lambda driver: css(driver, f"{hidden} svg"))
     assert {unit for unit in visible() if unit} == {"environment steps"}
     button = css(opened, "#curves .legend button")[0]
     button.click()
@@ -509,6 +514,20 @@ def test_browser_reads_values_with_the_arrow_keys(opened):
     chart.send_keys("\ue014")  # right
     tip = chart.find_element("xpath", "..").find_element("class name", "tip")
     assert tip.is_displayed() and "DoubleDQN (ours): " in tip.text
+
+
+def test_browser_prints_what_is_chosen_and_reads_unpacked_figures(opened):
+    css(opened, "#overview input[value=steps]")[0].find_element("xpath", "..").click()
+    css(opened, "#curves input[value=steps]")[0].find_element("xpath", "..").click()
+    opened.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert not css(opened, "figure:not([hidden]) > template")
+    assert "at equal environment steps" in css(opened, "#overview figure[data-panel=steps] h3")[0].text
+    chart = css(opened, "#curves figure[data-panel=steps] svg.lines")[0]
+    opened.execute_script("arguments[0].focus()", chart)
+    chart.send_keys("\ue011")  # the end
+    tip = chart.find_element("xpath", "..").find_element("class name", "tip")
+    assert tip.is_displayed() and "2,000 environment steps" in tip.text
+    assert opened.get_log("browser") == []
 
 
 def test_browser_token_view_answers_clicks_and_keys(opened):
