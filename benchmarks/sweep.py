@@ -212,8 +212,8 @@ ABLATION_TASKS: tuple[tuple[str, int], ...] = (
 )
 """Task and environment steps: dense and sparse rewards, symbols and words; all deterministic, for the lower bound.
 
-180 cells, about an hour on two cores: some 30 s for each, and two minutes for those on transitions. Chance succeeds once
-in 120 episodes of the sparse task, so that it can tell agents apart within its steps.
+180 cells, about an hour on two cores: some 30 s for each, and two minutes for those on transitions. Chance succeeds
+once in 120 episodes of the sparse task, so that it can tell agents apart within its steps.
 """
 
 
