@@ -154,7 +154,7 @@ TABLE_SECONDS = 40.0
 """Of training, on one thread, for every cell of the table: 216 cells, about two hours on two cores with evaluations.
 
 The metric is the greedy mean return on 128 fresh episodes, normalised by :func:`textgym.references`, at the end and, at
-equal environment steps, where the slowest run of a task ended. Everything else that the report says is read off the
+equal environment steps, where our shortest run of a task ended. Everything else that the report says is read off the
 same curves. No agent has presets; every agent has what ``python -m benchmarks tune-agents`` found for it, with the same
 number of trials on the same other tasks.
 """

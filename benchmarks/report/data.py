@@ -95,7 +95,7 @@ class TaskResults:
         Args:
             agent: The agent.
             column: None for final scores; 0 or 1 to read the learning curves, linear between evaluations, at the
-                environment steps or the seconds at which the shortest run of any agent on this task ended.
+                environment steps or the seconds of :meth:`common_end`.
         """
         if column is None:
             return self.normalise(np.array([run["score"] for run in self.runs[agent]], np.float64))
@@ -104,8 +104,15 @@ class TaskResults:
         return self.normalise(np.array([np.interp(end, curve[:, column], curve[:, 2]) for curve in curves]))
 
     def common_end(self, column: int) -> float:
-        """Environment steps (0) or seconds (1) at which the shortest run of any agent ended."""
-        return min(float(run["curve"][-1][column]) for runs in self.runs.values() for run in runs)
+        """Where agents are compared: the seconds (1) after which the shortest run of any agent ended, or the steps (0).
+
+        Steps are those of our shortest run, where there is one. A slow agent that has not come as far in the time that
+        all were given counts with its last score: at the end of the slowest, nobody would have learned anything.
+        """
+        runs = (
+            self.runs[OURS] if column == 0 and OURS in self.runs else [run for of in self.runs.values() for run in of]
+        )
+        return min(float(run["curve"][-1][column]) for run in runs)
 
     @property
     def best(self) -> float:

@@ -67,8 +67,9 @@ def overview(comparison: Comparison) -> Section | None:
     words = (
         "The interquartile mean of normalised scores, over all runs of all tasks that the agent played (0 is the "
         "random policy, 1 the best known); and how often a run of ours beats one of the other agent on the same task. "
-        "Bars are 95 % intervals; with three runs a task they are rough. Equal wall-clock and equal steps are read off "
-        "the learning curves where the shortest run of any agent on a task ended."
+        "Bars are 95 % intervals; with three runs a task they are rough. Equal wall-clock is read off the learning "
+        "curves where the shortest run of any agent on a task ended, equal steps where our shortest run did; a slower "
+        "agent that has not come as far in its time counts with its last score."
     )
     bar = html.switches(("reading", "Scores", {name: words for _, name, words in figures.READINGS}))
     content = html.paragraph(words, "note") + html.switched(bar, html.grid(panels))

@@ -209,6 +209,9 @@ def test_scores_at_equal_cost_are_read_off_the_curves():
     assert task.scores("ppo-mlp", 1) == pytest.approx([0.3])
     assert task.scores("ppo-mlp", 0) == pytest.approx([0.04])
     assert task.best == pytest.approx(0.8)
+    slower = result("dqn-mlp", scores=(0.0, 0.1), steps=50, env_kwargs={"length": 3})
+    (task,) = Comparison([slow, fast, slower]).tasks
+    assert task.common_end(0) == 200 and task.scores("dqn-mlp", 0) == pytest.approx([0.1]), "its last score"
 
 
 def test_how_much_sooner_by_hand():
