@@ -16,7 +16,15 @@ from torch import nn
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
-from agents.offline.losses import DEFAULT_CONSERVATISM, OBJECTIVES, OF_LOGITS, OfflineObjective, offline_loss
+from agents.offline.losses import (
+    DEFAULT_CONSERVATISM,
+    DEFAULT_EXPECTILE,
+    DEFAULT_SHARPNESS,
+    OBJECTIVES,
+    OF_LOGITS,
+    OfflineObjective,
+    offline_loss,
+)
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
 from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
 from textgym.tasks.base import Task, check_at_least
@@ -78,7 +86,7 @@ def learn_from_text(
     window: int | None = None,
     conservatism: float | None = None,
     expectile: float | None = None,
-    sharpness: float = 2.0,
+    sharpness: float | None = None,
     other_reward: float | None = None,
     prioritized: bool = False,
     rehearsal: float | None = None,
@@ -99,16 +107,16 @@ def learn_from_text(
       so it takes data that show what bad actions earn.
     * ``"cql"``: beside it, the cross-entropy of the data's actions, which keeps the values of all others down
       (arXiv:2006.04779).
-    * ``"ilql"``: implicit Q-learning of tokens (arXiv:2206.11871). A state's value is an expectile of the targets of
-      the data's actions, and a target is reward plus the next state's value, so no other action is ever rated; and the
+    * ``"ilql"``: implicit Q-learning of tokens (arXiv:2206.11871). A state's value is an expectile of the values of
+      the data's actions, a target is reward plus the next state's value, so no other action is ever rated; and the
       cross-entropy as in ``"cql"``. The paper acts by the logits of a second, cloned network plus β(Q − V). Here the
-      cross-entropy's actions are weighted by exp(β A/σ), at most 1, instead (as in arXiv:2110.06169), so that Q itself
-      ranks the actions by behaviour *and* advantage, and acting needs one network and no new code. As a text's next
-      state follows from its action, A is the target less the state's value; where a hidden secret decides rewards, an
-      expectile above ½ is optimistic about luck.
+      cross-entropy's actions are weighted by exp(β A/σ) instead (advantage-weighted regression, arXiv:1910.00177, as in
+      arXiv:2110.06169), so that Q itself ranks the actions by behaviour *and* advantage, and acting needs one network
+      and no new code.
     * ``"mc"``: Q is the return that the text went on to earn: of the data's policy, not the best one.
-    * ``"crr"``: critic-regularised regression (arXiv:2006.15134): the cross-entropy of ``"ilql"``, with its weights,
-      and state values of the data's policy (``expectile`` ½) to tell which actions turned out badly. Q is left to be
+    * ``"crr"``: critic-regularised regression (arXiv:2006.15134): behaviour cloning in which an action counts for
+      exp(β A/σ), at most 1. State values of the data's policy (``expectile`` ½) tell which actions turned out badly: a
+      text's next state follows from its action, so that A is reward plus the next value less this one. Q is left to be
       the policy's logits, so that values and imitation don't pull at the same numbers.
     * ``"bc"``: behaviour cloning, the baseline, which takes no notice of rewards.
 
@@ -134,7 +142,7 @@ def learn_from_text(
             with ``"td"`` and ``"mc"``.
         expectile: Of ``"ilql"`` and ``"crr"``, in (0, 1): how near a state's value is to that of the best action in
             the data. None for 0.8 with ``"ilql"`` and ½, the mean, with ``"crr"``.
-        sharpness: β of ``"ilql"`` and ``"crr"`` (≥ 0), in standard deviations of the advantage.
+        sharpness: β of ``"ilql"`` and ``"crr"`` (≥ 0), in standard deviations of the advantage. None for 1 and 2.
         other_reward: What every other token than the text's earns, and ends the text with. 0 together with rewards of
             1 a token makes prediction of the next token a task of its own; None says nothing of other tokens.
         prioritized: Whether texts with large errors are learned from more often. Errors of noisy data are often noise.
@@ -165,7 +173,8 @@ def learn_from_text(
     if not isinstance(policy, SequencePolicy) or not isinstance(replay, EpisodeReplayBuffer):
         raise ValueError(f"model must have a policy for sequences, such as PerformerPolicy, got {model.policy_name}")
     conservatism = DEFAULT_CONSERVATISM[objective] if conservatism is None else conservatism
-    expectile = (0.5 if objective == "crr" else 0.8) if expectile is None else expectile
+    expectile = DEFAULT_EXPECTILE.get(objective, 0.5) if expectile is None else expectile
+    sharpness = DEFAULT_SHARPNESS.get(objective, 0.0) if sharpness is None else sharpness
     share = DEFAULT_SHARE[objective] if rehearsal is None else rehearsal
     _check_ranges(steps, epochs, conservatism, expectile, sharpness, share)
     if objective in OF_LOGITS and share:

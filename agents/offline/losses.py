@@ -20,6 +20,10 @@ OF_LOGITS = ("crr", "bc")
 """Objectives that leave logits in the place of values."""
 DEFAULT_CONSERVATISM = {"td": 0.0, "cql": 1.0, "ilql": 1.0, "mc": 0.0, "crr": 1.0, "bc": 1.0}
 """Weight of the cross-entropy of the data's actions, for rewards whose returns are around 1."""
+DEFAULT_EXPECTILE = {"ilql": 0.8, "crr": 0.5}
+DEFAULT_SHARPNESS = {"ilql": 1.0, "crr": 2.0}
+CEILING = {"ilql": 20.0, "crr": 1.0}
+"""Highest weight of an action in the cross-entropy: see :func:`agents.offline.objectives.advantage_weights`."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +130,19 @@ def offline_loss(
         target = targets.lower_bound_targets(target, rewards, valid, terminated, objective.gamma)
     imitation, loss = weights, torch.zeros((), device=q_t.device)
     if values is not None:
-        # The target is the value of the data's action itself; Q's own estimate of it is bent by the cross-entropy.
-        loss = expectile_loss(values[:, :-1], target, valid, objective.expectile, weights)
-        shares = advantage_weights(target - values[:, :-1], valid, objective.sharpness)
+        critic = target  # what the data's action is worth
+        if objective.name == "ilql":
+            with torch.no_grad():
+                target_features = target_net.features_at(batch.tokens, states[:, :-1])  # (B, T, D)
+                critic = fold(target_net.head.of_ensemble(target_features, batch.actions).unsqueeze(-1)).squeeze(-1)
+        loss = expectile_loss(values[:, :-1], critic, valid, objective.expectile, weights)
+        shares = advantage_weights(critic - values[:, :-1], valid, objective.sharpness, CEILING[objective.name])
         imitation = shares * weights.unsqueeze(1)
-        if objective.name == "crr":
-            entropy, _ = cross_entropy_loss(q_rows[:, :-1], actions, valid, masks_t, imitation)
-            errors = torch.where(valid, target - values[:, :-1].detach(), 0.0)
-            return loss + objective.conservatism * entropy, unfold(errors), unfold(q_t)
+    if objective.name == "crr":
+        entropy, _ = cross_entropy_loss(q_rows[:, :-1], actions, valid, masks_t, imitation)
+        assert values is not None
+        errors = torch.where(valid, target - values[:, :-1].detach(), 0.0)
+        return loss + objective.conservatism * entropy, unfold(errors), unfold(q_t)
     td_loss, td_errors = targets.td_loss(q_t, target, valid, weights)
     loss = loss + td_loss
     if objective.conservatism:

@@ -330,7 +330,7 @@ class TestLearning:
         data = shown(200).__class__(REVERSE, 200, 500, 0.3, ENV_ARGS)  # with wrong tokens: bad actions are shown too
         model = make_model()
         before = weights_of(model)
-        result = learn_from_text(model, data, objective=objective, steps=80, learning_rate=1e-2)
+        result = learn_from_text(model, data, objective=objective, steps=60, learning_rate=1e-2)
         assert result.episodes == 200 and result.updates == 60 and result.loss < result.first_loss
         assert not torch.equal(before, weights_of(model))
         returns = evaluate(model, make_vec_env(REVERSE, 9, seed=0, env_kwargs=ENV_ARGS), 36, seed=10_000).returns

@@ -10,10 +10,11 @@ from benchmarks.offline_data import noisy_demonstrations
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    sizes = {"N_DEMONSTRATIONS": 40, "UPDATES": 2, "EVALUATIONS": 1, "EVALUATION_EPISODES": 8, "N_CLEAN": 40}
+    sizes = {"N_DEMONSTRATIONS": 40, "EVALUATIONS": 1, "EVALUATION_EPISODES": 8, "N_CLEAN": 40}
     sizes |= {"CLEAN_UPDATES": 2, "ONLINE_STEPS": 64, "TEST_TOKENS": 300}
     for name, value in sizes.items():
         monkeypatch.setattr(offline, name, value)
+    monkeypatch.setitem(offline.UPDATES, offline.REVERSE, 2)
     monkeypatch.setitem(offline.AGENT, "policy_kwargs", {"features_dim": 16, "n_layers": 1, "n_heads": 2})
 
 
