@@ -150,6 +150,16 @@ def _resumable(model: Any) -> tuple[SequencePath, TextGenVecEnv]:
     return path, env
 
 
+def _pending_records(model: DoubleDQN) -> list[tuple[str, float, tuple[str, ...]]]:
+    """Numbers that have been logged since the last row of the log was written."""
+    excluded = model.logger.name_to_excluded
+    return [
+        (name, float(value) if isinstance(value, float) else int(value), tuple(excluded[name]))
+        for name, value in model.logger.name_to_value.items()
+        if isinstance(value, (int, float, np.integer))
+    ]
+
+
 def _description(model: DoubleDQN) -> dict[str, Any] | None:
     from agents.export import describe
 
@@ -318,6 +328,8 @@ class SaveCheckpoints(BaseCallback):
             _resumable(self.model)
             return
         set_state(self.model, self.resume["state"])
+        for name, value, excluded in self.resume["log"]:
+            self.model.logger.record(name, value, excluded)
         self.num_timesteps = self.model.num_timesteps
         self.model.start_time = time.time_ns() - int(self.elapsed * 1e9)
         self.model._num_timesteps_at_start = 0
@@ -345,6 +357,7 @@ class SaveCheckpoints(BaseCallback):
         value = {
             "model": _description(self.model),
             "state": get_state(self.model),
+            "log": _pending_records(self.model),
             "elapsed": self.elapsed + started - self._started,
             "extra": {} if self.extra is None else self.extra(),
         }

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was stopped or killed ends as one that was not; files that are damaged are noticed."""
 
+import contextlib
 import csv
 import os
 import resource
@@ -15,6 +16,8 @@ import torch
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from agents.checkpoint import CheckpointError, CheckpointFolder, SaveCheckpoints, TrainingInterrupted, get_state
+from agents.cli import main
+from agents.offline.command import OfflineSettings, pretrain, resume_any
 from agents.runs import CommandError
 from agents.state_file import StateFileError, differences, read_state, write_state
 from agents.train import resolve_settings, resume_run, train
@@ -172,6 +175,26 @@ def whole(tmp_path_factory):
     return train(settings(), tmp_path_factory.mktemp("runs") / "run")
 
 
+@pytest.fixture
+def ctrl_c_at(monkeypatch):
+    """A context in which the process gets Ctrl-C while it chooses an action after so many steps."""
+
+    @contextlib.contextmanager
+    def context(step):
+        explore = DoubleDQN.explore
+
+        def interrupted(self, *arguments):
+            if self.num_timesteps == step - 8:
+                os.kill(os.getpid(), signal.SIGINT)
+            return explore(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DoubleDQN, "explore", interrupted)
+            yield
+
+    return context
+
+
 def same_as(whole, folder):
     ours, theirs = (final_state(path / "checkpoint") for path in (whole.folder, folder))
     for state in (ours, theirs):
@@ -181,24 +204,59 @@ def same_as(whole, folder):
 
 
 class TestRuns:
-    def test_ctrl_c_and_resume(self, whole, tmp_path, monkeypatch):
+    def test_ctrl_c_and_resume(self, whole, tmp_path, ctrl_c_at):
         before = signal.getsignal(signal.SIGINT)
-        explore = DoubleDQN.explore
-
-        def interrupted(self, *arguments):
-            if self.num_timesteps == 160:
-                os.kill(os.getpid(), signal.SIGINT)
-            return explore(self, *arguments)
-
-        monkeypatch.setattr(DoubleDQN, "explore", interrupted)
-        result = train(settings(), tmp_path / "run")
+        with ctrl_c_at(160):
+            result = train(settings(), tmp_path / "run")
         assert result.interrupted and result.scores is None and signal.getsignal(signal.SIGINT) is before
         assert not (tmp_path / "run" / "result.json").exists()
-        monkeypatch.undo()
         result = resume_run(tmp_path / "run")
         assert not result.interrupted and result.scores == whole.scores
         same_as(whole, tmp_path / "run")
         assert resume_run(tmp_path / "run").scores == whole.scores, "a run that has ended is left alone"
+
+    def test_a_run_that_began_with_demonstrations(self, tmp_path, ctrl_c_at):
+        """It does not learn from them again, unless it was killed before its first checkpoint."""
+        offline = OfflineSettings(demonstrations=16, objective="td", epochs=2.0)
+        whole = pretrain(settings(steps=160), offline, True, tmp_path / "whole")
+        with ctrl_c_at(80):
+            assert pretrain(settings(steps=160), offline, True, tmp_path / "run").interrupted
+        assert resume_any(tmp_path / "run").scores == whole.scores
+        states = [CheckpointFolder(tmp_path / name / "checkpoint").load()[1]["state"] for name in ("whole", "run")]
+        for state in states:
+            del state["random"]
+        assert differences(*states) == []
+        (tmp_path / "run" / "result.json").unlink()
+        for path in (tmp_path / "run" / "checkpoint").iterdir():
+            path.unlink()
+        assert resume_any(tmp_path / "run").scores == whole.scores
+
+    def test_the_command(self, whole, tmp_path, ctrl_c_at, capsys):
+        def call(*arguments):
+            with pytest.raises(SystemExit) as exit_:
+                main([str(argument) for argument in arguments])
+            captured = capsys.readouterr()
+            return exit_.value.code, captured.out, captured.err
+
+        (tmp_path / "config.yaml").write_text((whole.folder / "config.yaml").read_text())
+        folder = tmp_path / "run"
+        with ctrl_c_at(160):
+            code, out, _ = call("train", "--config", tmp_path / "config.yaml", "--run-dir", folder)
+        assert code == 130
+        assert f"Stopped after 160 steps; 'textgym train --resume {folder}' goes on" in out
+        code, _, err = call("train", "--resume", folder, "--steps", 3, "--seed", 1)
+        assert code == 2 and "--resume RUN goes on as the run was begun: it takes no --steps, --seed" in err
+        code, out, _ = call("train", "--resume", folder)
+        assert code == 0 and "going on after 160 steps" in out and out.count("Greedy samples after") == 2
+        same_as(whole, folder)
+        code, out, _ = call("train", "--resume", folder, "--quiet")
+        assert (code, out) == (0, f"{folder}\n")
+        newest = folder / "checkpoint" / f"step-{STEPS:012d}.safetensors"
+        newest.write_bytes(newest.read_bytes()[:-9])
+        (folder / "result.json").unlink()
+        code, _, err = call("train", "--resume", folder, "--quiet")
+        assert code == 0 and err.startswith("textgym: warning: ") and err.count("\n") == 1 and "is used instead" in err
+        same_as(whole, folder)
 
     def test_kill_9_and_resume(self, whole, tmp_path):
         """A real process, killed without warning while it writes a checkpoint after every step."""
