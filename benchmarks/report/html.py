@@ -7,12 +7,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.report import svg
 from benchmarks.report.charts import Chart, Style, Table
 from benchmarks.report.script import SCRIPT
 from benchmarks.report.style import style_sheet
+
+MOST_SHOWN = 6
+"""Figures of a grid that are there from the start."""
 
 
 def page(title: str, lede: str, sections: Sequence[tuple[str, str, str]], tiles: str = "", footer: str = "") -> str:
@@ -67,7 +70,7 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
     return f'<dl class="tiles">{inner}</dl>'
 
 
-def figure(chart: Chart, caption: str = "", css: str = "", panel: str = "", shown: bool = True) -> str:
+def figure(chart: Chart, caption: str = "", css: str = "", panel: str = "", hidden: bool = False) -> Figure:
     """A chart with its title.
 
     Args:
@@ -75,22 +78,41 @@ def figure(chart: Chart, caption: str = "", css: str = "", panel: str = "", show
         caption: Plain text below.
         css: Classes.
         panel: Choices of the switches around it with which it is shown; none for always.
-        shown: Whether those are the first choices. Otherwise the content is inert until somebody gets to see it: a
-            report on many tasks has hundreds of figures, and a browser would lay them all out before it shows one.
+        hidden: Whether those are not the first choices.
     """
     under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     attributes = (f' class="{css}"' if css else "") + (f' data-panel="{escape(panel)}"' if panel else "")
-    content = f"<h3>{escape(chart.title)}</h3>{svg.draw(chart)}{under}"
-    return (
-        f"<figure{attributes}>{content}</figure>"
-        if shown
-        else (f"<figure{attributes} hidden><template>{content}</template></figure>")
-    )
+    attributes += " hidden" if hidden else ""
+    return Figure(attributes, f"<h3>{escape(chart.title)}</h3>{svg.draw(chart)}{under}", hidden)
 
 
-def grid(figures: Iterable[str]) -> str:
-    """Figures side by side, where there is room."""
-    return f'<div class="grid">{"".join(figures)}</div>'
+class Figure(NamedTuple):
+    """A figure's attributes and content, and whether it is hidden at first."""
+
+    attributes: str
+    content: str
+    hidden: bool
+
+    def __str__(self) -> str:
+        return f"<figure{self.attributes}>{self.content}</figure>"
+
+    def packed(self) -> str:
+        """The figure with its content as text, which the page's script unpacks when it comes near the window.
+
+        A report on many tasks has hundreds of figures, and a browser would build and lay out all of them before it
+        shows one. As text in a script that is none, they cost next to nothing; ``</script`` can't be in them, because
+        whatever comes from data is escaped.
+        """
+        return f'<figure{self.attributes}><script type="text/plain">{self.content}</script></figure>'
+
+
+def grid(figures: Iterable[Figure]) -> str:
+    """Figures side by side, where there is room; those that nobody sees at first are packed."""
+    parts, shown = [], 0
+    for one in figures:
+        shown += not one.hidden
+        parts.append(one.packed() if one.hidden or shown > MOST_SHOWN else str(one))
+    return f'<div class="grid">{"".join(parts)}</div>'
 
 
 def switches(*groups: tuple[str, str, Mapping[str, str]]) -> str:

@@ -11,11 +11,11 @@ const make = (tag, text, css) => {
   return node;
 };
 
-/* Figures that are not shown at first stand in templates, and are unpacked when they come near the window. */
+/* Figures that nobody sees at first are text, and are unpacked when they come near the window. */
 const unpack = figure => {
-  const template = figure.querySelector(":scope > template");
-  if (!template) return;
-  template.replaceWith(template.content);
+  const packed = figure.querySelector(":scope > script");
+  if (!packed) return;
+  figure.innerHTML = packed.textContent;  /* this page's own markup, with all data escaped */
   figure.querySelectorAll("svg.lines").forEach(readable);
 };
 const near = new IntersectionObserver(entries => entries.forEach(entry => {
@@ -108,7 +108,7 @@ const readable = svg => {
   });
 };
 document.querySelectorAll("svg.lines").forEach(readable);
-document.querySelectorAll("figure:has(> template)").forEach(figure => near.observe(figure));
+document.querySelectorAll("figure:has(> script)").forEach(figure => near.observe(figure));
 
 /* The token view. */
 const signed = value => (value > 0 ? "+" : value < 0 ? "−" : "") + plain(Math.abs(value));

@@ -61,7 +61,7 @@ def overview(comparison: Comparison) -> Section | None:
         ):
             if chart is not None:
                 charts.append(chart)
-                panels.append(html.figure(chart, panel=name, shown=column is None))
+                panels.append(html.figure(chart, panel=name, hidden=column is not None))
     if not charts:
         return None
     words = (
@@ -84,7 +84,7 @@ def curves(comparison: Comparison) -> Section:
         for column, short in _SHORT.items():
             chart = figures.learning_curve(comparison, task, column)
             charts.append(chart)
-            panels.append(html.figure(chart, panel=short, shown=short == _FIRST))
+            panels.append(html.figure(chart, panel=short, hidden=short != _FIRST))
     bar = html.switches(("axis", "Against", _AXIS_CHOICES)) + html.legend(comparison.styles.values())
     words = (
         "Greedy score on fresh prompts as training goes on: interquartile mean over runs (with up to three runs, their "
@@ -129,7 +129,7 @@ def reaching(comparison: Comparison) -> Section | None:
         html.figure(
             chart,
             panel=f"{threshold:g} {_SHORT[column]}",
-            shown=threshold == max(THRESHOLDS) and _SHORT[column] == _FIRST,
+            hidden=threshold != max(THRESHOLDS) or _SHORT[column] != _FIRST,
         )
         for (threshold, column), charts in by_choice.items()
         for chart in charts
@@ -177,7 +177,7 @@ def ablation(results: Sequence[Result], sweep: str) -> Section:
         chart = figures.ablation_chart(results, sweep)
     except ValueError as error:
         return Section((key, title, html.paragraph(f"Not yet: {error}.", "note")), [])
-    content = html.paragraph(words, "note") + html.figure(chart, css="wide")
+    content = html.paragraph(words, "note") + str(html.figure(chart, css="wide"))
     content += html.details("By task", html.table(tables.ablation_table(results, sweep), "Mean score over a run"))
     return Section((key, title, content), [chart])
 
@@ -189,7 +189,7 @@ def throughput(measured: dict[str, Any]) -> Section:
     words = f"One run on {machine.get('platform', 'one machine')}, threads: {machine.get('threads', '?')}."
     content = html.paragraph(words, "note")
     if chart is not None:
-        content += html.figure(chart, css="wide")
+        content += str(html.figure(chart, css="wide"))
     content += html.details("All timings", html.table(tables.throughput_table(measured), "Timings"))
     return Section(("throughput", "Speed and memory", content), [] if chart is None else [chart])
 
@@ -217,7 +217,7 @@ def run(of: Run, number_: int) -> Section:
     for column, drawn in of.charts().items():
         for chart in drawn:
             charts.append(chart)
-            panels.append(html.figure(chart, panel=_SHORT[column], shown=_SHORT[column] == _FIRST))
+            panels.append(html.figure(chart, panel=_SHORT[column], hidden=_SHORT[column] != _FIRST))
     content = html.paragraph(f"Folder {of.folder.name}, seed {of.config.get('seed', '?')}.", "note")
     if panels:
         bar = html.switches((f"{key}-axis", "Against", _AXIS_CHOICES))

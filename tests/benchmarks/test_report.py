@@ -389,7 +389,10 @@ def test_page_is_one_small_file_that_loads_nothing(page):
 def test_data_is_escaped(page):
     text = page.read_text("utf-8")
     assert "<img" not in text and "&lt;img" in text
-    assert text.count("</script>") == 2  # the page's own script, and the data of its one run
+    packed = text.count('<figure data-panel="')
+    assert packed == len(re.findall(r'<figure data-panel="[^"]*"( hidden><script type="text/plain"|><h3)>', text))
+    # The page's own script, the data of its one run, and figures that nobody sees at first.
+    assert text.count("</script>") == 2 + text.count('<script type="text/plain">')
     view = token_view("key", [{"prompt": EVIL}])
     assert view.count("</script>") == 1
     inside = re.search(r"<script[^>]*>(.*)</script>", view).group(1)
@@ -501,7 +504,7 @@ def test_browser_switches_axes_and_agents(opened):
     visible_units = {unit for unit in visible() if unit}
     assert visible_units == {"seconds of training"}
     hidden = "#curves figure[data-panel=steps]"
-    assert css(opened, f"{hidden} > template") and not css(opened, f"{hidden} svg"), "what nobody sees is not laid out"
+    assert css(opened, f"{hidden} > script") and not css(opened, f"{hidden} svg"), "what nobody sees is not laid out"
     css(opened, "#curves input[value=steps]")[0].find_element("xpath", "..").click()
     WebDriverWait(opened, 20).until(lambda driver: css(driver, f"{hidden} svg"))
     assert {unit for unit in visible() if unit} == {"environment steps"}
@@ -523,11 +526,11 @@ def test_browser_prints_what_is_chosen_and_reads_unpacked_figures(opened):
     css(opened, "#overview input[value=steps]")[0].find_element("xpath", "..").click()
     css(opened, "#curves input[value=steps]")[0].find_element("xpath", "..").click()
     opened.execute_script("dispatchEvent(new Event('beforeprint'))")
-    assert not css(opened, "figure:not([hidden]) > template")
+    assert not css(opened, "figure:not([hidden]) > script")
     assert "at equal environment steps" in css(opened, "#overview figure[data-panel=steps] h3")[0].text
     chart = css(opened, "#curves figure[data-panel=steps] svg.lines")[0]
     opened.execute_script("arguments[0].focus()", chart)
-    chart.send_keys("\ue011")  # the end
+    chart.send_keys("\ue010")  # the end
     tip = chart.find_element("xpath", "..").find_element("class name", "tip")
     assert tip.is_displayed() and "2,000 environment steps" in tip.text
     assert opened.get_log("browser") == []
