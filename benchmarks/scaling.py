@@ -1,4 +1,4 @@
-"""How the cost of an encoder grows with the context: ``python -m benchmarks.scaling [--json FILE]``.
+"""How the cost of an encoder grows with the context: ``python -m benchmarks.scaling [--json FILE] [--draw FIGURE]``.
 
 Every update (forward and backward of a scalar loss) reads the same number of tokens, in fewer and longer rows as the
 context grows, so that a cost that is linear in the context is a flat line. All encoders and contexts take turns, and of
@@ -10,6 +10,7 @@ that makes one such update, less what the process held before it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import resource
@@ -27,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from agents.encoders import GRU, CausalEncoder, Performer, Transformer
-from agents.runs import write_json
+from agents.runs import atomic_write, write_json
 
 ENCODERS: dict[str, Callable[..., CausalEncoder]] = {"Performer": Performer, "Transformer": Transformer, "GRU": GRU}
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -184,6 +185,30 @@ def print_table(title: str, rows: list[dict[str, Any]], figures: dict[str, float
     Console().print(table)
 
 
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the time of an update for each token against the context, one line for each encoder."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import StrMethodFormatter
+
+    from agents.plot_style import PLOT_STYLE
+
+    with plt.rc_context(PLOT_STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+        for name in ENCODERS:
+            points = [(row["context"], row["us_per_token"]) for row in rows if row["encoder"] == name]
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set_xlabel("tokens in a row")
+        axes.set_ylabel("µs for each token of an update")
+        axes.legend(frameon=False)
+        with atomic_write(path) as partial:
+            figure.savefig(partial, format=path.suffix[1:], dpi=200)
+        plt.close(figure)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -192,12 +217,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default 1)")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats, of which the fastest counts (default 5)")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"default {RESULTS}")
+    parser.add_argument("--draw", type=Path, metavar="FIGURE", help="draw what --json holds, and measure nothing")
     parser.add_argument("--probe", choices=ENCODERS, help=argparse.SUPPRESS)  # the process of peak_bytes
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     if options.probe:
         print(probe(options.probe, options.contexts[0], options.tokens))
+        return
+    if options.draw:
+        draw(json.loads(options.json.read_text("utf-8"))["update"], options.draw)
         return
     rows = update_figures(tuple(options.contexts), options.tokens, options.repeats, options.threads)
     steps = step_figures(min(4 * options.repeats, 40))

@@ -4,6 +4,8 @@ import doctest
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,21 @@ def test_task_pages_are_what_the_docstrings_say():
 def test_table_of_the_readme_is_the_generated_one():
     base = [row.id for row in ENVIRONMENTS if not re.search(r"-(Easy|Hard|Sparse)-", row.id)]
     assert markdown_table(base, link="docs/tasks") in (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings(tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "-q",
+        "-d",
+        str(tmp_path / "doctrees"),
+        "docs",
+        str(tmp_path / "site"),
+    ]
+    subprocess.run(build, cwd=ROOT, check=True)
+    page = (tmp_path / "site" / "api" / "agents.html").read_text("utf-8")
+    assert "agents.double_dqn.double_dqn.DoubleDQN" in page and "updates_per_step" in page

@@ -52,13 +52,13 @@ class Performer(AttentionEncoder):
     The state holds, for each layer and head, the (M, E + 1) sum of the key features times the values and one, so a step
     costs the same at position 10 and at position 10,000.
 
-    FAVOR+ estimates the softmax kernel exp(q·k / √E) without bias by E[φ(q)·φ(k)], φ(x) = exp(w·x' − |x'|²/2), where
-    x' = x E^(-1/4) and the directions w of a head are orthogonal and as long as Gaussian vectors. A query's features
-    are divided by their largest, which cancels in the quotient of attention. A key's may only be scaled by a constant,
-    the same for the whole text, and none is needed: the exponent is |w|²/2 − |w − x'|²/2, so whatever the weights it
-    stays below |w|²/2, about E/2. Only heads wider than about 40 could reach :data:`MAX_EXPONENT`, where it is clamped,
-    again for each token on its own. A running maximum with a rescaled state would be exact as well, but the chunked
-    form would need one scale for each chunk, and nothing would be gained.
+    FAVOR+ estimates the softmax kernel exp(q·k / √E) without bias by E[φ(q)·φ(k)], ``φ(x) = exp(w·x' − |x'|²/2)``,
+    where x' = x E^(-1/4) and the directions w of a head are orthogonal and as long as Gaussian vectors. A query's
+    features are divided by their largest, which cancels in the quotient of attention. A key's may only be scaled by a
+    constant, the same for the whole text, and none is needed: the exponent is ``|w|²/2 − |w − x'|²/2``, so whatever
+    the weights it stays below ``|w|²/2``, about E/2. Only heads wider than about 40 could reach :data:`MAX_EXPONENT`,
+    where it is clamped, again for each token on its own. A running maximum with a rescaled state would be exact as
+    well, but the chunked form would need one scale for each chunk, and nothing would be gained.
 
     Weights and projections are drawn from PyTorch's global generator when the encoder is built, as in any module.
 

@@ -1,8 +1,10 @@
 """How costs grow with the context: the arithmetic on the figures, and one real measurement in small."""
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.scaling import ENCODERS, crossing, growth, peak_bytes, update_figures
+from benchmarks.scaling import ENCODERS, RESULTS, crossing, growth, main, peak_bytes, update_figures
 
 
 def row(encoder, context, time):
@@ -29,3 +31,12 @@ def test_every_encoder_is_measured():
 
 def test_longer_updates_take_more_memory():
     assert peak_bytes("Performer", 64, 8_192, threads=1) > peak_bytes("Performer", 64, 64, threads=1)
+
+
+def test_the_figure_of_the_docs_is_drawn_from_the_committed_results(tmp_path):
+    root = Path(__file__).parents[2]
+    drawn = tmp_path / "scaling.svg"
+    main(["--json", str(root / RESULTS), "--draw", str(drawn)])
+    text = drawn.read_text("utf-8")
+    assert all(f"<!-- {name} -->" in text for name in (*ENCODERS, "tokens in a row"))
+    assert sum(line.strip().startswith("<use") for line in text.splitlines()) > 21  # seven contexts, three encoders
