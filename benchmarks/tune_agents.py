@@ -73,7 +73,7 @@ class Tuned:
     """What a study found for an agent.
 
     Attributes:
-        agent: Its name.
+        objective: What was tuned.
         arguments: Its best arguments; none where no trial was better than the defaults.
         score: Mean normalised score of these.
         default_score: That of the default arguments.
@@ -82,13 +82,18 @@ class Tuned:
         seconds: What all trials took.
     """
 
-    agent: str
+    objective: TableObjective
     arguments: dict[str, Any]
     score: float
     default_score: float
     trials: int
     failed: int
     seconds: float
+
+    @property
+    def agent(self) -> str:
+        """Name of the agent."""
+        return self.objective.agent
 
 
 def tune_agent(objective: TableObjective, trials: int, folder: Path) -> Tuned:
@@ -117,7 +122,7 @@ def tune_agent(objective: TableObjective, trials: int, folder: Path) -> Tuned:
     better = best is not None and best.score is not None and best.score > default.score
     arguments = study.space.arguments(best.params) if best is not None and better else {}
     return Tuned(
-        objective.agent,
+        objective,
         arguments,
         best.score if best is not None and best.score is not None and better else default.score,
         default.score,
@@ -192,6 +197,8 @@ def _content(tuned: Tuned) -> dict[str, Any]:
     return {
         "agent": tuned.agent,
         "agent_kwargs": tuned.arguments,
+        "tasks": list(tuned.objective.tasks),
+        "seconds": tuned.objective.seconds,
         "score": round(tuned.score, 4),
         "default_score": round(tuned.default_score, 4),
         "trials": tuned.trials,
@@ -202,6 +209,6 @@ def _content(tuned: Tuned) -> dict[str, Any]:
 
 def _comments(tuned: Tuned) -> tuple[str, ...]:
     return (
-        f"python -m benchmarks tune-agents: the best of {tuned.trials} trials, the first with the agent's defaults, on",
-        f"{', '.join(TUNING_TASKS)}, {TUNING_SECONDS:g} s each; scores are means of normalised scores.",
+        f"python -m benchmarks tune-agents: the best of {tuned.trials} trials, the first with the agent's defaults.",
+        "Scores are means over tasks of normalised scores after so many seconds of training on each.",
     )

@@ -128,8 +128,9 @@ def sooner_chart(comparison: Comparison, column: int) -> DotChart | None:
             rows.append(Row(f"before {style.label}", f"{number(found.ratio)}×, {text}", style, found.ratio))
     if not rows:
         return None
-    title = f"How many times sooner is ours at {SHARE_OF_BEST:.0%} of the best score of any agent?"
-    x_label = f"ratio of {label.split(',')[0]}, geometric mean over tasks, logarithmic"
+    cost = label.split(",")[0]
+    title = f"How many times sooner, in {cost}, is ours at {SHARE_OF_BEST:.0%} of the best score of any agent?"
+    x_label = f"ratio of {cost}, geometric mean over tasks, logarithmic"
     return DotChart(file_key("sooner", axis_name), title, x_label, tuple(rows), "log", (1.0, "equal"), bars=True)
 
 
