@@ -61,12 +61,16 @@ def sooner_table(comparison: Comparison) -> Table:
 
 def ablation_rows(found: Sequence[Effect]) -> list[dict[str, Any]]:
     """Effects for the terminal: every change with its difference to the base."""
+    tasks = dict.fromkeys(task for effect in found for task in effect.by_task)
     return [
         {
             "change": effect.name,
             "difference": "" if effect.name == BASE_NAME else f"{effect.difference:+.3f} ± {1.96 * effect.error:.3f}",
             "pairs": str(effect.pairs),
-            **{task.removeprefix("TextGen/"): f"{score:.3f}" for task, score in effect.by_task.items()},
+            **{
+                task.removeprefix("TextGen/"): f"{effect.by_task[task]:.3f}" if task in effect.by_task else "–"
+                for task in tasks
+            },
         }
         for effect in found
     ]

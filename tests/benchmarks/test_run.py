@@ -1,5 +1,6 @@
 """Cells really run, in processes of their own; the sweep is tiny."""
 
+import json
 from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks.figures import band, learning_curves, summarise
 from benchmarks.learning import LearningCurve, evaluate, run_cell
 from benchmarks.progress import START_SECONDS, SweepProgress
 from benchmarks.run import load_results, read_result, run_cells
+from benchmarks.sensitivity import variants
 from benchmarks.sweep import SWEEPS, TABLE_AGENTS, Cell
 
 TASK = "TextGen/Reverse-v0"
@@ -131,6 +133,23 @@ def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ran.exit_code == 0 and "1/1" in ran.output and "ours" in ran.output
     drawn = runner.invoke(app, ["figure", str(tmp_path), "--out", str(tmp_path / "curves.svg")])
     assert drawn.exit_code == 0 and (tmp_path / "curves.svg").read_text().startswith("<?xml")
+
+
+def test_the_ablation_runs_what_is_missing_and_says_what_came_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ablate").mkdir()
+    base, single = variants("ablate")["base"], variants("ablate")["single in place of Double Q"][:1]
+    for cell, score in [*((cell, 0.75) for cell in base), (single[0], 0.25)]:
+        cost = {"env_steps": 9, "seconds": 1.0, "evaluation_seconds": 0.0}
+        result = {"cell": asdict(cell), "score": score, "curve": [[0, 0, 0], [9, 1, score]], **cost}
+        (tmp_path / "ablate" / f"{cell.name}.json").write_text(json.dumps(result))
+    monkeypatch.setitem(SWEEPS, "ablate", (*base, *single))
+    monkeypatch.setenv("COLUMNS", "200")
+    ran = CliRunner().invoke(app, ["ablate", "--out", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    (line,) = [line for line in ran.output.splitlines() if "single in place of Double Q" in line]
+    assert "-0.528" in line and line.count("–") == 4, "0.5 normalised on the one task, none on the others"
 
 
 def test_the_live_table_knows_what_runs_and_how_long_the_rest_takes() -> None:
