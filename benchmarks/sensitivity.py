@@ -32,8 +32,8 @@ REASONS: tuple[tuple[str, str], ...] = (
     ("`n_steps=1`", "three steps help where rewards come late and harm Sort ({3-step})"),
     (
         "`q_lambda=None`",
-        "0.7 is the largest gain of all where rewards come late ({Q(λ) 0.7}; Watkins's {Watkins's Q(λ) 0.7}) and a loss "
-        "on the main job, which is in no sweep: 0.687 against 0.708 on seed 0",
+        "0.7 gains most of all where rewards come late ({Q(λ) 0.7}; Watkins's {Watkins's Q(λ) 0.7}) and loses on "
+        "the main job, which is in no sweep: 0.687 against 0.708 on seed 0",
     ),
     ("`prioritized_replay=True`", "uniform replay is worse where rewards are rare ({uniform replay})"),
     ("`priority_alpha=0.6`", "1.0 is as good ({α 1.0})"),
