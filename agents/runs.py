@@ -135,10 +135,11 @@ def create_run_folder(path: str | Path | None, env_id: str) -> Path:
             path = Path("runs") / f"{name}-{number}"
     folder = Path(path)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # Hidden files are what a kill leaves of a file that was being written.
+        if folder.exists() and not (folder.is_dir() and all(path.name[0] == "." for path in folder.iterdir())):
             hint = f" ('textgym train --resume {folder}' goes on with a run)" if (folder / CONFIG).is_file() else ""
             raise CommandError(f"--run-dir must be a new or an empty folder, got {folder}, which has content{hint}")
-        (folder / CHECKPOINTS).mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"can't make the run folder {folder}: {_reason(error)}") from None
     return folder

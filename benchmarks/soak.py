@@ -78,15 +78,15 @@ class Watch(PeriodicCallback):
 def judge(rows: list[dict[str, Any]], capacity: int, total: int) -> dict[str, Any]:
     """Whether a curve is flat after warm-up.
 
-    Warm-up ends when :data:`WARM_UP` of the steps are done and replay is full, as far as it gets full.
+    Warm-up ends when :data:`WARM_UP` of the steps are done and replay is full, if it ever is. What replay holds is
+    meant to grow until then, and is left out of the memory that is judged.
 
     Args:
         rows: Samples of :class:`Watch`.
         capacity: Steps that replay holds at most.
         total: Environment steps of the whole run.
     """
-    most = max((row["replay_steps"] for row in rows), default=0)
-    full = [row["steps"] for row in rows if row["replay_steps"] >= min(most, 0.95 * capacity)]
+    full = [row["steps"] for row in rows if row["replay_steps"] >= 0.95 * capacity]
     begin = max(WARM_UP * total, full[0] if full else 0)
     after = [row for row in rows if row["steps"] >= begin]
     if len(after) < 3:
@@ -94,13 +94,15 @@ def judge(rows: list[dict[str, Any]], capacity: int, total: int) -> dict[str, An
             "flat": None,
             "reason": f"too short: {len(after)} samples after warm-up, which ends at {begin:.0f} steps",
         }
-    resident = np.array([row["resident_bytes"] for row in after], float)
+    resident = np.array([row["resident_bytes"] - row["replay_bytes"] for row in after], float)
     growth = float(resident.max() / resident[0] - 1)
     files = {row["open_files"] for row in after}
     replay = np.array([row["replay_bytes"] for row in after], float)
     wrapped = rows[-1]["steps"] > capacity and rows[-1]["replay_steps"] <= capacity
     return {
-        "flat": bool(growth <= TOLERANCE and len(files) == 1 and replay.max() <= replay[0] * (1 + TOLERANCE)),
+        "flat": growth <= TOLERANCE
+        and len(files) == 1
+        and (not full or bool(replay.max() <= replay[0] * (1 + TOLERANCE))),
         "warm_up_steps": int(begin),
         "resident_growth": round(growth, 4),
         "resident_first": int(resident[0]),
