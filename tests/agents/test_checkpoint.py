@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -69,12 +68,12 @@ class TestStateFile:
         again["plain"][3] += 1
         assert differences(read_state(file), again) == ["plain/3", "arrays/a"]
 
-    @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.999])
-    def test_cut_short(self, file, share):
+    def test_cut_short(self, file):
         content = file.read_bytes()
-        file.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(StateFileError):
-            read_state(file)
+        for share in range(100):
+            file.write_bytes(content[: share * len(content) // 100])
+            with pytest.raises(StateFileError):
+                read_state(file)
 
     def test_any_byte_changed(self, file):
         content = file.read_bytes()
@@ -263,7 +262,7 @@ class TestRuns:
         code = "import sys; from tests.agents.test_checkpoint import *; train(settings(), sys.argv[1], "
         code += "checkpoint_seconds=0)"
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")])
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until and not (tmp_path / "run/checkpoint/step-000000000096.safetensors").exists():
             time.sleep(0.002)
         process.kill()
@@ -285,6 +284,7 @@ class TestRuns:
 
     def test_a_full_disk(self, tmp_path):
         """The largest file that the process may write stands in for the disk: the system's answer is the same kind."""
+        resource = pytest.importorskip("resource")
         folder = tmp_path / "run"
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -305,7 +305,7 @@ class TestRuns:
         assert CheckpointFolder(folder / "checkpoint").load() is not None
         assert not list((folder / "checkpoint").glob(".*"))
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    @pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="root may write everywhere")
     def test_a_read_only_folder(self, tmp_path):
         (tmp_path / "run").mkdir(mode=0o500)
         with pytest.raises(CommandError, match="can't make the run folder"):

@@ -107,7 +107,8 @@ class TestRoundTrip:
         model = make_model()
         model.policy_kwargs = {"optimizer_kwargs": {"decay": object()}}
         with pytest.raises(
-            ValueError, match="policy_kwargs.optimizer_kwargs.decay must be a plain value to be exported, got <object"
+            ValueError,
+            match=r"policy_kwargs\.optimizer_kwargs\.decay must be a plain value to be exported, got <object",
         ):
             export_model(model, tmp_path / "model")
 
@@ -174,8 +175,8 @@ class TestDamage:
     def test_cut_short(self, folder):
         for name in ("config.json", "model.safetensors"):
             content = (folder / name).read_bytes()
-            for share in np.linspace(0, 0.99, 12):
-                (folder / name).write_bytes(content[: int(share * len(content))])
+            for share in range(100):
+                (folder / name).write_bytes(content[: share * len(content) // 100])
                 with pytest.raises(ModelFileError):
                     load(folder)
             (folder / name).write_bytes(content)
