@@ -176,7 +176,9 @@ def train(
     from_demonstrations: Annotated[
         int | None, typer.Option(min=1, help="First learn from so many demonstrations; then --steps, if given.")
     ] = None,
-    noise: Annotated[float, typer.Option(help="Share of the demonstrated tokens that are wrong.")] = 0.0,
+    noise: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the demonstrated tokens that are wrong.")
+    ] = 0.0,
     objective: Annotated[
         str | None, typer.Option(help="td, cql, ilql, mc, crr or bc.", show_default="td on texts, else ilql")
     ] = None,
@@ -470,11 +472,22 @@ def _explain(error: Exception) -> int:
     if isinstance(error, CommandError):
         message, code = one_line(error), 2
     elif hasattr(error, "format_message"):  # typer's own errors, whichever click it brings along
-        message, code = " ".join(error.format_message().split()), 2
+        message, code = " ".join(error.format_message().split()) + _value_given(error), 2
     else:
         message, code = f"{type(error).__name__}: {one_line(error)} (--debug shows where)", 1
     print(f"textgym: error: {message}", file=sys.stderr)
     return code
+
+
+def _value_given(error: Exception) -> str:
+    """What stood after the option that typer complains about, where its message does not say it."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    for argument, following in zip(_arguments, [*_arguments[1:], ""], strict=True):
+        name, assigned, value = argument.partition("=")
+        if name in names and (assigned or following) and "requires an argument" not in str(error):
+            given = value if assigned else following
+            return "" if repr(given) in str(error) else f", got {given!r}"
+    return ""
 
 
 if __name__ == "__main__":

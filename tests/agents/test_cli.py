@@ -182,28 +182,6 @@ class TestTune:
             assert code == 2 and message in err
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("train TextGen/Revers-v0", "got 'TextGen/Revers-v0'; did you mean TextGen/Reverse-v0"),
-        ("play Qwertz", "accepted: TextGen-v0"),
-        (f"train {ENV} --set nonsense=1", "--set takes no argument 'nonsense'; accepted: batch_size"),
-        (f"train {ENV} --set tau", "--set must be key=value, got 'tau'"),
-        (f"train {ENV} --set tau=[", "--set tau must be valid YAML, got '['"),
-        (f"train {ENV} --env-arg size=3", "Reverse does not take ['size']; it takes ['length'"),
-        (f"train {ENV} --steps many", "--steps"),
-        (f"train {ENV} --config /nowhere.yaml", "can't read /nowhere.yaml: No such file"),
-        (f"train {ENV} --bogus", "No such option: --bogus"),
-        ("walk", "No such command 'walk'"),
-        ("validate /nowhere", "got /nowhere, which does not exist"),
-    ],
-)
-def test_errors_are_one_line(textgym, line, message):
-    code, out, err = textgym(*line.split())
-    assert code == 2 and out == "" and err.startswith("textgym: error: ") and err.count("\n") == 1
-    assert message in err
-
-
 def test_a_corrupt_model_is_one_line(textgym, tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 no zip")
     code, _, err = textgym("validate", tmp_path / "bad.zip", "--env", ENV)
