@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 DISTRIBUTION = "textgym"
 
@@ -82,9 +83,7 @@ def _version(name: str) -> str | None:
 
 
 def _python_problems() -> list[str]:
-    from packaging.specifiers import SpecifierSet
-
-    needed = metadata.metadata(DISTRIBUTION).get("Requires-Python") or ""
+    needed = metadata.metadata(DISTRIBUTION)["Requires-Python"]
     version = platform.python_version()
     fits = SpecifierSet(needed).contains(version, prereleases=True)
     return [] if fits else [f"Python {version} is running, {needed} is needed: {sys.executable}"]
