@@ -63,13 +63,28 @@ class UpdateWatch:
         Raises:
             NumericalError: If a priority, and so the loss, is NaN or infinite.
         """
-        self._indices.append(getattr(batch, "indices", None))
         # A sum is NaN or infinite if one of its terms is, and costs a third of asking each.
-        if not math.isfinite(result.priorities.sum()):
-            bad = ~np.isfinite(result.priorities)
-            rewards = batch.rewards.isfinite().flatten(1).all(dim=1).cpu().numpy()
-            cause = "their rewards are finite" if rewards[bad].all() else "their rewards are NaN or infinite, too"
-            self._fail("the loss", len(self._indices) - 1, bad, cause)
+        self._check(batch, math.isfinite(result.priorities.sum()), result.priorities)
+
+    def check_loss(self, batch: Any, loss: float, td_errors: Tensor) -> None:
+        """The same for learning from texts, where the loss is in main memory, and errors (B, T) are not.
+
+        Raises:
+            NumericalError: If the loss is NaN or infinite.
+        """
+        self._check(batch, math.isfinite(loss), td_errors)
+
+    def _check(self, batch: Any, finite: bool, errors: Any) -> None:
+        self._indices.append(getattr(batch, "indices", None))
+        if finite:
+            return
+        finite_errors = torch.as_tensor(errors).isfinite().cpu().numpy()
+        bad = np.array(~finite_errors.reshape(len(finite_errors), -1).all(axis=1))  # (B,)
+        if not bad.any():
+            bad[:] = True
+        rewards = batch.rewards.isfinite().flatten(1).all(dim=1).cpu().numpy()
+        cause = "their rewards are finite" if rewards[bad].all() else "their rewards are NaN or infinite, too"
+        self._fail("the loss", len(self._indices) - 1, bad, cause)
 
     def add(self, batch: Any, result: Loss, gradient_norm: Tensor) -> None:
         """Remember the figures of an update."""
@@ -116,7 +131,7 @@ class UpdateWatch:
         model, indices = self.model, self._indices[number]
         origin: list[int] = []
         if indices is not None:
-            origin = np.unique(indices if bad is None else indices[bad.reshape(len(indices), -1).any(axis=1)]).tolist()
+            origin = np.unique(indices if bad is None else indices[bad]).tolist()
         kind = "episodes" if model._path.name == "sequences" else "transitions"
         named = ", ".join(map(str, origin[:_MOST_NAMED])) + (" …" if len(origin) > _MOST_NAMED else "")
         update, saved = model._n_updates + number, model.last_checkpoint

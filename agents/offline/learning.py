@@ -15,6 +15,7 @@ from torch import nn
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
+from agents.health import UpdateWatch
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
 from agents.offline.losses import (
     DEFAULT_CONSERVATISM,
@@ -156,6 +157,7 @@ def learn_from_text(
 
     Raises:
         ValueError: If an argument is out of range, the model has no episode replay, or it is too small for the data.
+        agents.health.NumericalError: If a loss is NaN or infinite.
 
     Example:
         >>> from agents import DoubleDQN, make_vec_env
@@ -271,6 +273,7 @@ def _optimize(
         parameters += value_head.parameters()
     online, frozen = list(q_net.parameters()), list(target_net.parameters())
     losses: list[float] = []
+    watch = UpdateWatch(model)
     was_prioritized = replay.prioritized
     replay.prioritized = prioritized and was_prioritized
     policy.set_training_mode(True)
@@ -283,6 +286,8 @@ def _optimize(
                     group["lr"] = rate
             batch = replay.sample(batch_size, env=model.get_vec_normalize_env(), beta=model.priority_beta)
             loss, errors, q_t = offline_loss(q_net, target_net, value_head, batch, objective)
+            losses.append(loss.item())
+            watch.check_loss(batch, losses[-1], errors)
             for each in optimizers:
                 each.zero_grad()
             loss.backward()
@@ -292,7 +297,6 @@ def _optimize(
             polyak_update(online, frozen, model.tau)
             if replay.prioritized:
                 replay.update_priorities(batch.indices, sequence_priorities(errors, batch.valid))
-            losses.append(loss.item())
             if callback is not None:
                 n_valid = batch.valid.sum()
                 error, q_mean = (

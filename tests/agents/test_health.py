@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import DoubleDQN, make_vec_env
+from agents import DoubleDQN, learn_from_text, make_vec_env
 from agents.checkpoint import SaveCheckpoints
 from agents.health import DivergenceWarning, NumericalError, value_bound
 
@@ -49,6 +49,13 @@ class TestNotANumber:
         assert any((old != new).any() for old, new in zip(weights, model.q_net.parameters(), strict=True)) or (
             error.update == model._n_updates
         )
+
+    def test_while_learning_from_texts(self, model):
+        texts = [{"prompt": "a b", "completion": "b a", "reward": reward} for reward in (1.0, 0.0)]
+        with torch.no_grad():
+            next(model.q_net.head.parameters())[:] = math.nan
+        with pytest.raises(NumericalError, match=r"after 0 steps, in update 0, .* episodes 0, 1 of replay; .* finite"):
+            learn_from_text(model, texts, objective="td", steps=20)
 
     def test_in_the_weights(self, model):
         model.learn(200)
