@@ -75,19 +75,20 @@ class Watch(PeriodicCallback):
         self.rows.append(row)
 
 
-def judge(rows: list[dict[str, Any]], capacity: int, total: int) -> dict[str, Any]:
+def judge(rows: list[dict[str, Any]], capacity: int, total: int, learning_starts: int = 0) -> dict[str, Any]:
     """Whether a curve is flat after warm-up.
 
-    Warm-up ends when :data:`WARM_UP` of the steps are done and replay is full, if it ever is. What replay holds is
-    meant to grow until then, and is left out of the memory that is judged.
+    Warm-up ends when :data:`WARM_UP` of the steps are done, updates are well under way, and replay is full, if it ever
+    is. What replay holds is meant to grow until then, and is left out of the memory that is judged.
 
     Args:
         rows: Samples of :class:`Watch`.
         capacity: Steps that replay holds at most.
         total: Environment steps of the whole run.
+        learning_starts: Environment steps before the first update, which loads a good part of torch.
     """
     full = [row["steps"] for row in rows if row["replay_steps"] >= 0.95 * capacity]
-    begin = max(WARM_UP * total, full[0] if full else 0)
+    begin = max(WARM_UP * total, 2 * learning_starts, full[0] if full else 0)
     after = [row for row in rows if row["steps"] >= begin]
     if len(after) < 3:
         return {
@@ -153,7 +154,7 @@ def soak(
         "n_envs": settings.n_envs,
         "buffer_size": model.buffer_size,
         "seconds": round(seconds, 1),
-        "verdict": judge(watch.rows, model.buffer_size, steps),
+        "verdict": judge(watch.rows, model.buffer_size, steps, model.learning_starts),
         "versions": versions(),
         "samples": watch.rows,
     }

@@ -44,6 +44,9 @@ class TestVerdict:
     def test_growth_before_the_end_of_warm_up_is_none(self):
         assert judge(rows(resident=lambda step: 4e8 if step >= 300 else 1e8), 300, 1000)["flat"]
 
+    def test_the_first_updates_are_part_of_warm_up(self):
+        assert judge(rows(), 300, 1000, learning_starts=200)["warm_up_steps"] == 400
+
     def test_too_short(self):
         verdict = judge(rows()[:2], 300, 1000)
         assert verdict["flat"] is None and "too short: 0 samples after warm-up" in verdict["reason"]
