@@ -215,8 +215,8 @@ class TestRuns:
         assert resume_run(tmp_path / "run").scores == whole.scores, "a run that has ended is left alone"
 
     def test_a_run_that_began_with_demonstrations(self, tmp_path, ctrl_c_at):
-        """It does not learn from them again, unless it was killed before its first checkpoint."""
-        offline = OfflineSettings(demonstrations=16, objective="td", epochs=2.0)
+        """It does not learn from them again, unless it was killed before its first checkpoint; rehearsal goes on."""
+        offline = OfflineSettings(demonstrations=16, objective="cql", epochs=2.0)
         whole = pretrain(settings(steps=160), offline, True, tmp_path / "whole")
         with ctrl_c_at(80):
             assert pretrain(settings(steps=160), offline, True, tmp_path / "run").interrupted
