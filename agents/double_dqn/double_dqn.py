@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_nam
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 
-from agents.checks import check_ranges
+from agents.double_dqn.arguments import check_arguments
 from agents.double_dqn.defaults import with_defaults
 from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
@@ -115,8 +115,8 @@ class DoubleDQN(DQN):
     :param priority_beta: Initial strength of the importance weights that correct for it; it grows to 1
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
-    :param q_lambda: Sequences only: λ of Peng's Q(λ) in [0, 1], which mixes the targets of all numbers of steps to the end
-        of the episode: 0 is one step, 1 the return. None: ``n_steps``
+    :param q_lambda: Sequences only: λ of Peng's Q(λ), in [0, 1], which mixes the targets of all numbers of steps up to
+        the end of the episode: 0 is one step, 1 the return. None: ``n_steps``
     :param watkins: Whether Q(λ) stops before the first action that was not greedy (Watkins's)
     :param exploration: ``"ucb"`` (counts of last tokens, or of hashes of other observations), ``"ensemble_ucb"`` (with
         ``policy_kwargs={"n_ensemble": 5}`` heads unless told otherwise), ``"epsilon"``, ``"boltzmann"``, or an
@@ -182,6 +182,8 @@ class DoubleDQN(DQN):
         exploration: str | Exploration | None = None,
         exploration_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        check_arguments(locals())
+        seed = None if seed is None else int(seed)  # torch takes no integer of NumPy's
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         path_class = SequencePath if issubclass(policy_class, SequencePolicy) else TransitionPath
         self._path: LearningPath = path_class(self)
@@ -204,19 +206,6 @@ class DoubleDQN(DQN):
         self.exploration: str | Exploration = chosen.pop("exploration")
         if gradient_steps is None and self.updates_per_step is None:
             gradient_steps = 1
-        check_ranges(
-            learning_starts=(chosen["learning_starts"], 0, np.inf),
-            batch_size=(chosen["batch_size"], 1, np.inf),
-            buffer_size=(chosen["buffer_size"], 1, np.inf),
-            tau=(chosen["tau"], 1e-9, 1),
-            gamma=(gamma, 0, 1),
-            updates_per_step=(self.updates_per_step or 0, 0, np.inf),
-            n_steps=(n_steps, 1, np.inf),
-            q_lambda=(q_lambda or 0, 0, 1),
-            priority_alpha=(priority_alpha, 0, 1),
-            priority_beta=(priority_beta, 0, 1),
-            target_update_interval=(chosen["target_update_interval"], 1, np.inf),
-        )
         if isinstance(env, str) and env.removeprefix("textgym:") in env_ids():
             env = make_vec_env(env, n_envs=self._path.default_n_envs, seed=seed)
         self.double_q = double_q
@@ -255,7 +244,7 @@ class DoubleDQN(DQN):
             exploration_fraction=exploration_fraction,
             exploration_initial_eps=exploration_initial_eps,
             max_grad_norm=max_grad_norm,
-            stats_window_size=stats_window_size,
+            stats_window_size=int(stats_window_size),
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
             verbose=verbose,

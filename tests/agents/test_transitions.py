@@ -444,7 +444,7 @@ def test_policies_that_do_not_fit(policy, env, error, message):
         ({"replay_buffer_class": ReplayBuffer, "prioritized_replay": False, "n_steps": 2}, "replay_buffer_class must"),
         ({"train_freq": (1, "minute")}, "unit of the `train_freq`"),
         ({"train_freq": "4"}, "must be an integer"),
-        ({"target_update_interval": 0}, "target_update_interval must be at least 1, got 0"),
+        ({"target_update_interval": 0}, "target_update_interval must be an integer of at least 1, got 0"),
         ({"optimize_memory_usage": True}, "handle_timeout_termination"),
     ],
 )

@@ -1,0 +1,98 @@
+"""What the constructor of :class:`agents.DoubleDQN` accepts: data, and the check against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+from agents.exploration import EXPLORATIONS, Exploration
+
+INTEGERS: dict[str, tuple[int, float]] = {
+    "buffer_size": (1, math.inf),
+    "learning_starts": (0, math.inf),
+    "batch_size": (1, math.inf),
+    "gradient_steps": (-1, math.inf),
+    "n_steps": (1, math.inf),
+    "target_update_interval": (1, math.inf),
+    "stats_window_size": (1, 2**31),
+    "verbose": (0, 2),
+    "seed": (0, 2**32 - 1),
+}
+"""Name → least and largest value."""
+NUMBERS: dict[str, tuple[float, float]] = {
+    "tau": (1e-9, 1),
+    "gamma": (0, 1),
+    "exploration_fraction": (0, 1),
+    "exploration_initial_eps": (0, 1),
+    "exploration_final_eps": (0, 1),
+    "max_grad_norm": (0, math.inf),
+    "updates_per_step": (0, 1e9),
+    "q_lambda": (0, 1),
+    "priority_alpha": (0, 1),
+    "priority_beta": (0, 1),
+}
+NEVER_NONE = frozenset(
+    {
+        "gamma",
+        "n_steps",
+        "exploration_fraction",
+        "exploration_initial_eps",
+        "max_grad_norm",
+        "stats_window_size",
+        "verbose",
+        "device",
+        "priority_alpha",
+        "priority_beta",
+    }
+)
+"""None stands for a default in all the others."""
+MAPPINGS = ("policy_kwargs", "replay_buffer_kwargs", "exploration_kwargs")
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` with the argument, the value and what is accepted, for the first one that is not.
+
+    Args:
+        arguments: Name → value; names that are not in the tables above, nor named below, are left alone.
+    """
+    for name, value in arguments.items():
+        if value is None and name not in NEVER_NONE:
+            continue
+        if name in INTEGERS:
+            _check_range(name, value, INTEGERS[name], Integral, "an integer ")
+        elif name in NUMBERS:
+            _check_range(name, value, NUMBERS[name], Real, "")
+        elif name in MAPPINGS and not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a mapping of names to values or None, got {value!r}")
+        elif name == "learning_rate" and not callable(value):
+            _check_range(name, value, (0, math.inf), Real, "")
+        elif name == "exploration" and not (isinstance(value, Exploration) or value in tuple(EXPLORATIONS)):
+            raise ValueError(f"exploration must be one of {sorted(EXPLORATIONS)} or an Exploration, got {value!r}")
+        elif name == "device":
+            _check_device(value)
+
+
+def _check_range(name: str, value: Any, bounds: tuple[float, float], kind: Any, noun: str) -> None:
+    low, high = bounds
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
+        accepted = f"{noun}of at least {low}" if noun and high == math.inf else f"at least {low}"
+        if high != math.inf:
+            accepted = f"{noun}in [{low}, {high}]"
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+
+
+def _check_device(device: Any) -> None:
+    """Names of devices that torch does not know, and devices that this machine lacks."""
+    if isinstance(device, torch.device) or device == "auto":
+        return
+    if not isinstance(device, str):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', a torch.device …, got {device!r}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be 'auto' or one that torch can use here, got {device!r}: {reason}") from error
