@@ -5,7 +5,6 @@ import pytest
 
 import textgym
 from agents import DoubleDQN, PrunedTransformer, StateAutoEncoder, StateEmbedding, learn_from_text, make_vec_env
-from agents.cli import main
 from agents.exploration import Boltzmann, ContextUCB, EnsembleUCB, EpsilonGreedy
 from agents.hyperparam_opt import Study
 from agents.replay import EpisodeReplayBuffer, PrioritizedReplayBuffer
@@ -70,12 +69,10 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("line", "message"), COMMANDS, ids=[line for line, _ in COMMANDS])
-def test_command_line(line, message, capsys, tmp_path, monkeypatch):
+def test_command_line(line, message, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        main(line.split())
-    out, err = capsys.readouterr()
-    assert stopped.value.code == 2 and out == ""
+    code, out, err = request.getfixturevalue("textgym")(*line.split())
+    assert code == 2 and out == ""
     assert err.startswith("textgym: error: ") and err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())  # nothing half-begun
 

@@ -15,19 +15,6 @@ TINY = "--steps 200 --n-envs 8 --env-arg length=2 --env-arg vocab_size=3 --set l
 TINY += " --set policy_kwargs.features_dim=8 --set policy_kwargs.n_layers=1 --set policy_kwargs.n_heads=2"
 
 
-@pytest.fixture
-def textgym(capsys):
-    """Run a command line; returns exit code, output and errors."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return exit_.value.code, captured.out, captured.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"

@@ -15,7 +15,6 @@ from torch import nn
 
 import agents
 from agents import DoubleDQN, make_vec_env
-from agents.cli import main
 from agents.exploration import ContextUCB, Exploration
 from agents.export import ModelFileError, describe, export_model, load, rebuild
 from agents.model_spaces import space_as_json, space_from_json
@@ -38,17 +37,6 @@ def make_model(policy="PerformerPolicy", **options):
 def run(tmp_path_factory):
     settings = resolve_settings(ENV, env_args=ENV_ARGS, agent=TINY, steps=160, n_envs=8)
     return train(settings, tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture
-def textgym(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return exit_.value.code, captured.out, captured.err
-
-    return call
 
 
 class TestRoundTrip:

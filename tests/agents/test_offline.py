@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 from agents import DoubleDQN, make_vec_env
 from agents.checkpoint import CheckpointFolder, SaveCheckpoints, TrainingInterrupted
-from agents.cli import main
 from agents.double_dqn.losses import sequence_loss
 from agents.offline import OfflineObjective, learn_from_text, offline_loss, read_rows, text_to_episodes
 from agents.offline.likelihood import fit_temperature, score_texts
@@ -498,16 +497,6 @@ class TestLearning:
 
 class TestCommand:
     @pytest.fixture
-    def textgym(self, capsys):
-        def call(*arguments):
-            with pytest.raises(SystemExit) as exit_:
-                main([str(argument) for argument in arguments])
-            captured = capsys.readouterr()
-            return exit_.value.code, captured.out, captured.err
-
-        return call
-
-    @pytest.fixture
     def corpus(self, tmp_path):
         path = tmp_path / "corpus.txt"
         path.write_text("the cat sat on the mat\n" * 60 + "the dog sat on the cat\n" * 4)
@@ -550,7 +539,10 @@ class TestCommand:
         [
             (f"{REVERSE} --from-demonstrations 9 --objective best", "--objective must be one of td, cql"),
             (f"{REVERSE} --from-demonstrations 9 --objective bc --steps 9", "must leave values to go on online"),
-            (f"{REVERSE} --from-demonstrations 9 --noise 2", "'--noise': Input should be less than or equal to 1, got '2'"),
+            (
+            (f"{REVERSE} --from-demonstrations 9 --noise 2", "Input should be less than or equal to 1, got '2'"),
+                "'--noise': Input should be less than or equal to 1, got '2'",
+            ),
             ("TextGen/Keywords-v0 --from-demonstrations 9", "TextGen/Keywords-v0 has no oracle"),
             (f"{REVERSE} --from-text CORPUS", "--from-text takes no ID"),
             ("--from-text CORPUS --from-demonstrations 9", "exclude one another"),
