@@ -14,6 +14,7 @@ import textgym
 from textgym import TextGenVectorEnv
 from textgym.registration import ENVIRONMENTS
 from textgym.tasks import TASKS, make_task
+from textgym.tokenizers import CharacterTokenizer, WordTokenizer
 
 ROWS = 4
 FUZZ = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -170,3 +171,41 @@ def test_a_megabyte_as_a_prompt_is_refused_or_works_in_seconds(text):
     # With a limit, a text that is too long is refused, and the error does not repeat it.
     if text.strip().count(" "):
         assert not run_prompt(text, vocab_size=20, max_new_tokens=3, context_length=64)
+
+
+SCRIPTS = (
+    "e\u0301a\u0308",
+    "\U0001f600\U0001f1e9\U0001f1ea\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "שלום",
+    "مرحبا",
+    "漢字",
+    "ﬁß",
+)
+SYMBOLS = st.one_of(st.text(st.characters(codec="utf-8"), max_size=6), st.sampled_from(SCRIPTS), st.just("good"))
+
+
+@settings(FUZZ, max_examples=60)
+@given(symbols=st.lists(SYMBOLS, max_size=8), kind=st.sampled_from([CharacterTokenizer, WordTokenizer]), data=st.data())
+def test_odd_vocabularies(symbols, kind, data):
+    """Emoji, combining characters, right-to-left, one token, duplicates: refused in a line, or text round-trips."""
+    try:
+        tokenizer = kind("".join(symbols) if kind is CharacterTokenizer else symbols)
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 2), max_size=6))
+    texts = [tokenizer.token_text(token) for token in ids]
+    assert tokenizer.encode(tokenizer.separator.join(texts)) == ids
+    prompt = tokenizer.token_text(0)
+    envs = TextGenVectorEnv(
+        ROWS, "text_generation", prompts=[prompt], reward=count_letters, tokenizer=tokenizer, max_new_tokens=3
+    )
+    run(envs, ["legal", "any", "high", "legal"], np.random.default_rng(0))
+
+
+def test_two_hundred_thousand_words():
+    words = [f"word{number}" for number in range(200_000)]
+    envs = TextGenVectorEnv(
+        ROWS, "text_generation", prompts=["word7"], reward=count_letters, tokenizer=WordTokenizer(words)
+    )
+    run(envs, ["legal", "legal", "any"], np.random.default_rng(0))
