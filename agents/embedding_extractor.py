@@ -31,7 +31,8 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
             an embedding, as :class:`~agents.embed_observation.EmbedObservation` gives, for an autoencoder alone.
         embedding: What embeds; None for :meth:`StateEmbedding.for_space`.
         autoencoder: What compresses the vectors, to ``latent_dim`` features; it learns with the agent.
-        auxiliary_coefficient: Weight of the autoencoder's own loss, ≥ 0; 0 leaves it to the agent's.
+        auxiliary_coefficient: Weight of the autoencoder's own loss, ≥ 0; 0 leaves it to the agent's, which earned as
+            much or more on every task it was tried on (`results/autoencoder`).
         **embedding_kwargs: Arguments of :meth:`StateEmbedding.for_space`; none where ``embedding`` is given.
 
     Raises:
@@ -43,7 +44,7 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
         observation_space: spaces.Space[Any],
         embedding: StateEmbedding | None = None,
         autoencoder: StateAutoEncoder | None = None,
-        auxiliary_coefficient: float = 1.0,
+        auxiliary_coefficient: float = 0.0,
         **embedding_kwargs: Any,
     ) -> None:
         if not auxiliary_coefficient >= 0:

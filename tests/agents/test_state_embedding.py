@@ -301,12 +301,14 @@ def test_trainable_embeddings_are_copied_for_the_target_network(bert_path: Path)
 
 def test_extractor_for_vectors_and_its_auxiliary_loss() -> None:
     space = spaces.Box(-1, 1, (8,), np.float32)
-    extractor = StateEmbeddingExtractor(space, autoencoder=StateAutoEncoder(8, 2, hidden=()))
+    extractor = StateEmbeddingExtractor(space, autoencoder=StateAutoEncoder(8, 2, hidden=()), auxiliary_coefficient=1.0)
     observations = torch.rand(5, 8)
     assert extractor(observations).shape == (5, 2)
     extractor.auxiliary_loss(observations).backward()
     assert all(p.grad is not None for p in extractor.parameters())
-    learned = StateEmbeddingExtractor(SPACE, autoencoder=StateAutoEncoder(8, 2, hidden=()), **SMALL)
+    learned = StateEmbeddingExtractor(
+        SPACE, autoencoder=StateAutoEncoder(8, 2, hidden=()), auxiliary_coefficient=1.0, **SMALL
+    )
     learned.auxiliary_loss(torch.from_numpy(rows([0], [1, 2]))).backward()
     assert learned.embedding.encoder.token_embedding.weight.grad.abs().sum() > 0
     assert StateEmbeddingExtractor(SPACE, **SMALL).auxiliary_loss(torch.from_numpy(rows([0]))) == 0
