@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 
-from agents.exploration import EXPLORATIONS, Exploration
+from agents.checks import check_range
+from agents.exploration import check_exploration
 
 INTEGERS: dict[str, tuple[int, float]] = {
     "buffer_size": (1, math.inf),
@@ -63,26 +63,17 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         if value is None and name not in NEVER_NONE:
             continue
         if name in INTEGERS:
-            _check_range(name, value, INTEGERS[name], Integral, "an integer ")
+            check_range(name, value, *INTEGERS[name], integer=True)
         elif name in NUMBERS:
-            _check_range(name, value, NUMBERS[name], Real, "")
+            check_range(name, value, *NUMBERS[name])
         elif name in MAPPINGS and not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a mapping of names to values or None, got {value!r}")
         elif name == "learning_rate" and not callable(value):
-            _check_range(name, value, (0, math.inf), Real, "")
-        elif name == "exploration" and not (isinstance(value, Exploration) or value in tuple(EXPLORATIONS)):
-            raise ValueError(f"exploration must be one of {sorted(EXPLORATIONS)} or an Exploration, got {value!r}")
+            check_range(name, value, 0, math.inf)
+        elif name == "exploration":
+            check_exploration(value)
         elif name == "device":
             _check_device(value)
-
-
-def _check_range(name: str, value: Any, bounds: tuple[float, float], kind: Any, noun: str) -> None:
-    low, high = bounds
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
-        accepted = f"{noun}of at least {low}" if noun and high == math.inf else f"at least {low}"
-        if high != math.inf:
-            accepted = f"{noun}in [{low}, {high}]"
-        raise ValueError(f"{name} must be {accepted}, got {value!r}")
 
 
 def _check_device(device: Any) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "EpsilonGreedy",
     "Exploration",
     "SimHash",
+    "check_exploration",
     "context_keys",
     "linear_schedule",
     "make_exploration",
@@ -49,6 +50,11 @@ def make_exploration(exploration: str | Exploration, **kwargs: Any) -> Explorati
         if kwargs:
             raise ValueError(f"arguments {sorted(kwargs)} need exploration to be a name, got {exploration!r}")
         return exploration
-    if exploration not in EXPLORATIONS:
-        raise ValueError(f"exploration must be one of {sorted(EXPLORATIONS)} or an Exploration, got {exploration!r}")
+    check_exploration(exploration)
     return EXPLORATIONS[exploration](**kwargs)
+
+
+def check_exploration(exploration: Any) -> None:
+    """Raise ``ValueError`` unless it is an `Exploration` or the name of one."""
+    if not isinstance(exploration, Exploration) and exploration not in tuple(EXPLORATIONS):
+        raise ValueError(f"exploration must be one of {sorted(EXPLORATIONS)} or an Exploration, got {exploration!r}")

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.checks import check_ranges
+
 ILLEGAL = np.float32(-np.inf)
 """Score of an action that must not be taken."""
 
@@ -115,6 +117,4 @@ def mix_in_random(
 
 def check_unit_interval(**values: float) -> None:
     """Raise a ValueError that names the first argument outside [0, 1]."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
+    check_ranges(**{name: (value, 0, 1) for name, value in values.items()})
