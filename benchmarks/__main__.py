@@ -14,7 +14,7 @@ from rich.console import Console
 from agents.runs import CommandError, write_json, write_text
 from benchmarks import run as runner
 from benchmarks.progress import SweepProgress
-from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TUNING_SECONDS, TUNING_TRIALS, Cell
+from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS, Cell
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -71,11 +71,10 @@ def ablate(
 
 @app.command("tune-agents")
 def tune_agents(
-    trials: Annotated[int, typer.Option(min=2, help="Trials of each agent, that of its defaults included.")] = (
-        TUNING_TRIALS
-    ),
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each agent, before the final.")] = TUNING_TRIALS,
     only: Annotated[str, typer.Option(help="Only agents of the table whose name matches, as in '*ppo*'.")] = "*",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of training on each task.")] = TUNING_SECONDS,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of training on each task, in a trial.")] = TUNING_SECONDS,
+    final_seconds: Annotated[float, typer.Option(min=0.1, help="The same in the final.")] = TABLE_SECONDS,
     folder: Annotated[Path, typer.Option(help="The studies; what has run is not run again.")] = Path(
         "results/tune-agents"
     ),
@@ -95,9 +94,10 @@ def tune_agents(
 
     def on_agent(tuned: Tuned) -> None:
         failed = f", {tuned.failed} failed" if tuned.failed else ""
+        scores = ", ".join(f"{finalist.score:.3f}" for finalist in tuned.finalists)
         console.print(
-            f"{tuned.agent}: {tuned.score:.3f} (defaults {tuned.default_score:.3f}) after {tuned.trials} trials{failed}"
-            f", {tuned.seconds:.0f} s: {tuned.arguments or 'the defaults'}",
+            f"{tuned.agent}: final {scores} (the defaults first) after {tuned.trials} trials{failed}: "
+            f"{tuned.best.arguments or 'the defaults'}",
             soft_wrap=True,
             markup=False,
             highlight=False,
@@ -108,6 +108,7 @@ def tune_agents(
         trials,
         folder,
         out,
+        final_seconds,
         jobs,
         engine,
         address,

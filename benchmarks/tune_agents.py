@@ -1,14 +1,17 @@
 """``python -m benchmarks tune-agents``: the same tuner, trials, budget and tasks for every agent of the table.
 
 A trial trains an agent on each of :data:`benchmarks.sweep.TUNING_TASKS`, none of which is in the table, for the same
-seconds; its score is the mean normalised score. The first trial is the agent's default arguments, so that tuning can't
-make it worse than it was. The best arguments go to ``benchmarks/hyperparams/<agent>.yaml``, which the sweep reads.
+few seconds; its score is the mean normalised score. What is best after few seconds need not be later, and the best of
+many noisy scores is partly luck: so the best two of an agent's trials and its default arguments meet in a final, with a
+fresh seed and as much time as the table gives. The winner goes to ``benchmarks/hyperparams/<agent>.yaml``, which the
+sweep reads.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,19 +19,21 @@ from typing import Any
 import torch
 
 from agents.hyperparam_opt import Report, Study
-from agents.runs import versions, write_text
+from agents.runs import versions, write_json, write_text
 from agents.tuning.objective import as_yaml
 from agents.tuning.parallel import run_parallel
 from benchmarks.baselines import AGENTS
 from benchmarks.learning import run_cell
 from benchmarks.run import ENGINES
 from benchmarks.spaces import TABLE_SPACES
-from benchmarks.sweep import TUNING_SECONDS, TUNING_TASKS, Cell
+from benchmarks.sweep import TABLE_SECONDS, TUNING_SECONDS, TUNING_TASKS, Cell
 from textgym import references
 
 TUNING_SEED = 700_000
-"""Seed of all trials: one that no table has."""
+"""Seed of all trials, one that no table has; the final has the next one."""
 N_INITIAL = 5
+N_FINALISTS = 2
+"""Trials in the final, beside the default arguments."""
 
 
 @dataclass(frozen=True)
@@ -69,77 +74,75 @@ class TableObjective:
 
 
 @dataclass(frozen=True)
+class Finalist:
+    """Arguments in the final.
+
+    Attributes:
+        arguments: The agent's; none are its defaults.
+        trial_score: Mean normalised score of their trial; None for the defaults, which had none.
+        score: That in the final.
+    """
+
+    arguments: dict[str, Any]
+    trial_score: float | None
+    score: float
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """What a study found for an agent.
+    """What was found for an agent.
 
     Attributes:
         objective: What was tuned.
-        arguments: Its best arguments; none where no trial was better than the defaults.
-        score: Mean normalised score of these.
-        default_score: That of the default arguments.
-        trials: Trials, that of the defaults included.
+        finalists: The defaults, and the best trials in their order.
+        trials: Trials before the final.
         failed: Trials that failed.
-        seconds: What all trials took.
     """
 
     objective: TableObjective
-    arguments: dict[str, Any]
-    score: float
-    default_score: float
+    finalists: tuple[Finalist, ...]
     trials: int
     failed: int
-    seconds: float
 
     @property
     def agent(self) -> str:
         """Name of the agent."""
         return self.objective.agent
 
+    @property
+    def best(self) -> Finalist:
+        """The winner; the defaults where none is better."""
+        return max(self.finalists, key=lambda finalist: finalist.score)
 
-def tune_agent(objective: TableObjective, trials: int, folder: Path) -> Tuned:
-    """Run, or finish, the study of an agent: a Gaussian process after the defaults and five random points.
+
+def tune_agent(objective: TableObjective, trials: int, folder: Path, final_seconds: float = TABLE_SECONDS) -> Tuned:
+    """Run, or finish, the study of an agent, a Gaussian process after five random points, and its final.
 
     Args:
         objective: What is tuned.
-        trials: Trials, that of the defaults included (≥ 2).
+        trials: Trials before the final (≥ 1).
         folder: Where the study files are.
+        final_seconds: Of training on each task, in the final.
 
     Raises:
-        ValueError: If ``trials`` is below 2, or the defaults of the agent fail.
+        ValueError: If ``trials`` is below 1, or the defaults of the agent fail.
     """
-    if trials < 2:
-        raise ValueError(f"trials must be at least 2, got {trials}")
     folder.mkdir(parents=True, exist_ok=True)
-    first = Study({"seed": [0, 1]}, _Defaults(objective), folder / f"{objective.agent}_defaults.jsonl")
-    first.run(1)
-    (default,) = first.trials[:1]
-    if default.score is None:
-        raise ValueError(f"agent {objective.agent!r} must learn with its defaults: {default.error}")
-    path = folder / f"{objective.agent}.jsonl"
-    study = Study(TABLE_SPACES[objective.agent], objective, path, n_initial=N_INITIAL)
-    study.run(trials - 1)
-    best = study.best
-    better = best is not None and best.score is not None and best.score > default.score
-    arguments = study.space.arguments(best.params) if best is not None and better else {}
-    return Tuned(
-        objective,
-        arguments,
-        best.score if best is not None and best.score is not None and better else default.score,
-        default.score,
-        trials,
-        sum(trial.error is not None for trial in study.trials),
-        sum(run.seconds for run in [*first.runs, *study.runs]),
-    )
-
-
-@dataclass(frozen=True)
-class _Defaults:
-    """An objective that takes the default arguments, whatever it is given."""
-
-    objective: TableObjective
-
-    def __call__(self, arguments: dict[str, Any], seed: int, report: Report) -> float:
-        return self.objective({}, seed, report)
+    study = Study(TABLE_SPACES[objective.agent], objective, folder / f"{objective.agent}.jsonl", n_initial=N_INITIAL)
+    study.run(trials)
+    scored = [trial for trial in study.trials if trial.score is not None]
+    best = sorted(scored, key=lambda trial: trial.score or 0.0, reverse=True)[:N_FINALISTS]
+    candidates: list[tuple[dict[str, Any], float | None]] = [
+        ({}, None),
+        *((study.space.arguments(trial.params), trial.score) for trial in best),
+    ]
+    path = folder / f"{objective.agent}_final.json"
+    finalists = [Finalist(**item) for item in json.loads(path.read_text())] if path.is_file() else []
+    final = replace(objective, seconds=final_seconds)
+    for arguments, score in candidates[len(finalists) :]:
+        finalists.append(Finalist(arguments, score, final(arguments, 1, lambda step, value: None)))
+        write_json(path, [asdict(finalist) for finalist in finalists])
+    return Tuned(objective, tuple(finalists), trials, sum(trial.error is not None for trial in study.trials))
 
 
 def tune_agents(
@@ -147,6 +150,7 @@ def tune_agents(
     trials: int,
     folder: Path,
     out: Path,
+    final_seconds: float = TABLE_SECONDS,
     jobs: int = 1,
     engine: str = "local",
     address: str | None = None,
@@ -159,6 +163,7 @@ def tune_agents(
         trials: Trials of each.
         folder: Where the study files are; what has run is not run again.
         out: Where the best arguments go.
+        final_seconds: See :func:`tune_agent`.
         jobs: Agents at a time, each on one thread (≥ 1).
         engine: See :func:`benchmarks.run.run_cells`. With Ray, ``folder`` must be one that all machines see.
         address: Likewise.
@@ -174,11 +179,11 @@ def tune_agents(
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     out.mkdir(parents=True, exist_ok=True)
     found = []
-    work = _Work(trials, folder.resolve())
+    work = _Work(trials, folder.resolve(), final_seconds)
     for _, tuned in run_parallel(work, objectives, jobs, ENGINES[engine], address):
         if not isinstance(tuned, Tuned):
             raise ValueError(f"a worker of tune-agents died; the same command goes on: {tuned.message}")
-        write_text(out / f"{tuned.agent}.yaml", as_yaml(_content(tuned), *_comments(tuned)))
+        write_text(out / f"{tuned.agent}.yaml", as_yaml(_content(tuned, final_seconds), *_comments(tuned)))
         on_agent(tuned)
         found.append(tuned)
     return found
@@ -188,27 +193,39 @@ def tune_agents(
 class _Work:
     trials: int
     folder: Path
+    final_seconds: float
 
     def __call__(self, objective: TableObjective) -> Tuned:
-        return tune_agent(objective, self.trials, self.folder)
+        return tune_agent(objective, self.trials, self.folder, self.final_seconds)
 
 
-def _content(tuned: Tuned) -> dict[str, Any]:
+def _content(tuned: Tuned, final_seconds: float) -> dict[str, Any]:
     return {
         "agent": tuned.agent,
-        "agent_kwargs": tuned.arguments,
+        "agent_kwargs": tuned.best.arguments,
         "tasks": list(tuned.objective.tasks),
         "seconds": tuned.objective.seconds,
-        "score": round(tuned.score, 4),
-        "default_score": round(tuned.default_score, 4),
+        "final_seconds": final_seconds,
+        "final": [
+            {
+                "agent_kwargs": finalist.arguments,
+                "trial": _rounded(finalist.trial_score),
+                "score": _rounded(finalist.score),
+            }
+            for finalist in tuned.finalists
+        ],
         "trials": tuned.trials,
         "failed": tuned.failed,
         "versions": versions(),
     }
 
 
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)
+
+
 def _comments(tuned: Tuned) -> tuple[str, ...]:
     return (
-        f"python -m benchmarks tune-agents: the best of {tuned.trials} trials, the first with the agent's defaults.",
+        f"python -m benchmarks tune-agents: the best of {tuned.trials} trials and of the agent's defaults, in a final.",
         "Scores are means over tasks of normalised scores after so many seconds of training on each.",
     )
