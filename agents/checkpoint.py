@@ -9,9 +9,7 @@ mid-episode, the encoder's memory of their texts, and every random state. Readin
 from __future__ import annotations
 
 import dataclasses
-import random
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,23 +18,19 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.double_dqn.policies import ActingState
 from agents.double_dqn.sequences import SequencePath
 from agents.offline.rehearsal import Rehearsal
+from agents.random_states import random_states, set_random_states
 from agents.replay.episodes import EpisodeReplayBuffer
-from agents.state_file import StateFileError, read_state, write_state
+from agents.state_file import StateFileError, read_state
 from agents.vec_env import TextGenVecEnv
 from textgym.tasks.base import Episodes
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
 
-DEFAULT_SECONDS = 30.0
-"""Seconds of training between two checkpoints, at least."""
-_LARGEST_SHARE = 0.01
-"""Share of the time that checkpoints may take: a large replay makes them rarer."""
-_KEPT = 2
-_PATTERN = "step-*.safetensors"
 _COUNTERS = (
     "num_timesteps",
     "exploration_rate",
@@ -49,14 +43,6 @@ _COUNTERS = (
     "_steps_since_target_update",
     "_largest_reward",
 )
-
-
-class TrainingInterrupted(Exception):  # no error: the user's wish
-    """Training has been stopped from outside, and a checkpoint holds it."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit the model."""
 
 
 def get_state(model: DoubleDQN) -> dict[str, Any]:
@@ -102,7 +88,7 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
             {name: value for name, value in info.items() if name != "t"} for info in model.ep_info_buffer
         ],
         "successes": list(model.ep_success_buffer or ()),
-        "random": _random_states(),
+        "random": random_states(),
     }
 
 
@@ -135,7 +121,7 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
         ):
             buffer.clear()
             buffer.extend(values)
-        _set_random_states(state["random"])
+        set_random_states(state["random"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"state must be that of a model with the same arguments: {error}") from error
     model._masks = model._legal_actions()
@@ -181,25 +167,6 @@ def _acting_state(model: DoubleDQN, state: dict[str, Any]) -> ActingState:
     return ActingState(encoder, state["features"].to(device), state["lengths"])
 
 
-def _random_states() -> dict[str, Any]:
-    """The global ones: the agent has generators of its own, but dropout, or a reward of the user's, may not."""
-    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # saved, not drawn from
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, np.asarray(keys), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
 def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> DoubleDQN:
     """The model in a checkpoint, to act with: without replay, optimizer and environment.
 
@@ -217,62 +184,6 @@ def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> 
     return rebuild(description, weights, str(path), device)
 
 
-class CheckpointFolder:
-    """The last two checkpoints of a run; one of them is complete at every moment.
-
-    Args:
-        path: The folder; it is made when the first checkpoint is written.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def files(self) -> list[Path]:
-        """The checkpoints, newest first; a write that a kill cut short has left none."""
-        return sorted(self.path.glob(_PATTERN), reverse=True)
-
-    def save(self, step: int, value: dict[str, Any]) -> Path:
-        """Write a checkpoint and remove all but the last two.
-
-        Args:
-            step: Environment steps so far.
-            value: What to write, see :func:`agents.state_file.write_state`.
-
-        Raises:
-            OSError: If it can't be written; the earlier ones are still there.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / f"step-{step:012d}.safetensors"
-        write_state(path, value)
-        leftovers = [old for old in self.path.glob(".step-*.tmp*") if old.is_file()]
-        for old in [*self.files()[_KEPT:], *leftovers]:
-            old.unlink(missing_ok=True)
-        return path
-
-    def load(self) -> tuple[Path, Any] | None:
-        """The newest checkpoint that is whole, and its content; None where there is none.
-
-        A damaged one gives a warning, and the one before it is read.
-
-        Raises:
-            StateFileError: If there are checkpoints, and all are damaged.
-        """
-        files = self.files()
-        errors = []
-        for path in files:
-            try:
-                value = read_state(path)
-            except StateFileError as error:
-                errors.append(str(error))
-                continue
-            for problem in errors:
-                warnings.warn(f"{problem}; the checkpoint before it, {path.name}, is used instead", stacklevel=2)
-            return path, value
-        if errors:
-            raise StateFileError(f"no checkpoint in {self.path} can be read: {'; '.join(errors)}")
-        return None
-
-
 class SaveCheckpoints(BaseCallback):
     """Writes checkpoints while :class:`agents.DoubleDQN` learns, and takes training up again where one was written.
 
@@ -282,11 +193,10 @@ class SaveCheckpoints(BaseCallback):
 
     Args:
         folder: Where the last two checkpoints are kept.
-        every_seconds: Least seconds between two; None for :data:`DEFAULT_SECONDS`, and more where writing one takes
-            long, so that they take less than a hundredth of the time. 0 writes one after each rollout.
+        every_seconds: See :class:`agents.checkpoint_folder.CheckpointWriter`; 0 writes one after each rollout.
         resume: What :meth:`CheckpointFolder.load` gave, second part; None begins anew.
         stop: Asked before each rollout; if it says yes, a checkpoint is written and training ends with
-            :class:`TrainingInterrupted`. None never stops.
+            :class:`agents.checkpoint_folder.TrainingInterrupted`. None never stops.
         extra: What else is written with each checkpoint, under ``"extra"``; None for nothing.
 
     Attributes:
@@ -314,16 +224,12 @@ class SaveCheckpoints(BaseCallback):
         extra: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
-        if every_seconds is not None and not every_seconds >= 0:
-            raise ValueError(f"every_seconds must be at least 0, got {every_seconds}")
-        self.folder = CheckpointFolder(folder)
-        self.every_seconds, self.resume, self.stop, self.extra = every_seconds, resume, stop, extra
         self.elapsed = 0.0 if resume is None else float(resume["elapsed"])
-        self._interval = DEFAULT_SECONDS if every_seconds is None else every_seconds
-        self._started = self._saved = time.perf_counter()
+        self.writer = CheckpointWriter(CheckpointFolder(folder), every_seconds, stop, self.elapsed)
+        self.resume, self.extra = resume, extra
 
     def _on_training_start(self) -> None:
-        self._started = self._saved = time.perf_counter()
+        self.writer.start()
         if self.resume is None:
             _resumable(self.model)
             return
@@ -333,7 +239,7 @@ class SaveCheckpoints(BaseCallback):
         self.num_timesteps = self.model.num_timesteps
         self.model.start_time = time.time_ns() - int(self.elapsed * 1e9)
         self.model._num_timesteps_at_start = 0
-        newest = next(iter(self.folder.files()), None)
+        newest = next(iter(self.writer.folder.files()), None)
         self.model.last_checkpoint = None if newest is None else str(newest)
         self.resume = None  # a second learn() goes on from the first
 
@@ -341,11 +247,7 @@ class SaveCheckpoints(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        stopped = self.stop is not None and self.stop()
-        if stopped or time.perf_counter() - self._saved >= self._interval:
-            self.save()
-        if stopped:
-            raise TrainingInterrupted
+        self.writer.save_if_due(self.save)
 
     def _on_training_end(self) -> None:
         if self.num_timesteps >= self.locals["total_timesteps"]:  # else it was stopped in the middle of a step
@@ -353,17 +255,14 @@ class SaveCheckpoints(BaseCallback):
 
     def save(self) -> Path:
         """Write a checkpoint now; only between two rollouts."""
-        started = time.perf_counter()
-        value = {
+        path = self.writer.write(self.model.num_timesteps, self._content)
+        self.model.last_checkpoint = str(path)
+        return path
+
+    def _content(self) -> dict[str, Any]:
+        return {
             "model": _description(self.model),
             "state": get_state(self.model),
             "log": _pending_records(self.model),
-            "elapsed": self.elapsed + started - self._started,
             "extra": {} if self.extra is None else self.extra(),
         }
-        path = self.folder.save(self.model.num_timesteps, value)
-        self.model.last_checkpoint = str(path)
-        self._saved = time.perf_counter()
-        if self.every_seconds is None:
-            self._interval = max(DEFAULT_SECONDS, (self._saved - started) / _LARGEST_SHARE)
-        return path

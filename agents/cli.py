@@ -209,9 +209,8 @@ def train(
                 raise CommandError("--from-text takes no ID and no --steps: a text is no environment to go on in")
             options = {"seed": seed, "threads": threads, "device": device}
             given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-            folder = learn_corpus(offline, agent, run_dir, console=console, command=command, **given)
-            if quiet:
-                print(folder)
+            given |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
+            _ended(learn_corpus(offline, agent, run_dir, **given), quiet)
             return
     from agents.train import resolve_settings
     from agents.train import train as run

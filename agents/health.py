@@ -63,28 +63,28 @@ class UpdateWatch:
         Raises:
             NumericalError: If a priority, and so the loss, is NaN or infinite.
         """
+        self._indices.append(getattr(batch, "indices", None))
         # A sum is NaN or infinite if one of its terms is, and costs a third of asking each.
-        self._check(batch, math.isfinite(result.priorities.sum()), result.priorities)
+        if not math.isfinite(result.priorities.sum()):
+            self._fail_by_errors(batch, result.priorities, len(self._indices) - 1)
 
-    def check_loss(self, batch: Any, loss: float, td_errors: Tensor) -> None:
+    def check_loss(self, batch: Any, update: int, loss: float, td_errors: Tensor) -> None:
         """The same for learning from texts, where the loss is in main memory, and errors (B, T) are not.
 
         Raises:
             NumericalError: If the loss is NaN or infinite.
         """
-        self._check(batch, math.isfinite(loss), td_errors)
+        if not math.isfinite(loss):
+            self._fail_by_errors(batch, td_errors, update)
 
-    def _check(self, batch: Any, finite: bool, errors: Any) -> None:
-        self._indices.append(getattr(batch, "indices", None))
-        if finite:
-            return
+    def _fail_by_errors(self, batch: Any, errors: Any, number: int) -> None:
         finite_errors = torch.as_tensor(errors).isfinite().cpu().numpy()
         bad = np.array(~finite_errors.reshape(len(finite_errors), -1).all(axis=1))  # (B,)
         if not bad.any():
             bad[:] = True
         rewards = batch.rewards.isfinite().flatten(1).all(dim=1).cpu().numpy()
         cause = "their rewards are finite" if rewards[bad].all() else "their rewards are NaN or infinite, too"
-        self._fail("the loss", len(self._indices) - 1, bad, cause)
+        self._fail("the loss", number, getattr(batch, "indices", None), bad, cause)
 
     def add(self, batch: Any, result: Loss, gradient_norm: Tensor) -> None:
         """Remember the figures of an update."""
@@ -104,7 +104,7 @@ class UpdateWatch:
         for number, row in enumerate(rows):
             if not all(map(math.isfinite, row)):
                 what = "the gradient" if math.isfinite(row[0]) else "the loss"
-                self._fail(what, number, None, "the weights are lost")
+                self._fail(what, number, self._indices[number], None, "the weights are lost")
         model = self.model
         columns = list(zip(*rows, strict=True))
         for name, values in zip(("loss", "td_error", "q_mean", "grad_norm"), columns, strict=False):
@@ -127,8 +127,8 @@ class UpdateWatch:
                 stacklevel=3,
             )
 
-    def _fail(self, what: str, number: int, bad: Any, cause: str) -> None:
-        model, indices = self.model, self._indices[number]
+    def _fail(self, what: str, number: int, indices: Any, bad: Any, cause: str) -> None:
+        model = self.model
         origin: list[int] = []
         if indices is not None:
             origin = np.unique(indices if bad is None else indices[bad]).tolist()

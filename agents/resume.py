@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoint import CheckpointFolder
+from agents.checkpoint_folder import CheckpointFolder
 from agents.options import one_line
 from agents.runs import CHECKPOINTS, CONFIG, RESULT, SAMPLES, CommandError, read_yaml_mapping, versions
 from agents.state_file import StateFileError
@@ -22,17 +22,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The configuration of a run folder.
 
     Raises:
-        CommandError: If the folder is none of ``textgym train``, or its run learned from a text file, which has no
-            checkpoints.
+        CommandError: If the folder is none of ``textgym train``.
     """
     if not (folder / CONFIG).is_file():
         raise CommandError(f"--resume must name a run folder of 'textgym train', got {folder}, which has no {CONFIG}")
-    config = read_yaml_mapping(folder / CONFIG)
-    if "env" not in config:
-        raise CommandError(
-            f"--resume must name a run in an environment, got {folder}; begin it again: {config.get('command')}"
-        )
-    return config
+    return read_yaml_mapping(folder / CONFIG)
 
 
 def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -109,7 +103,10 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and folder.resolve() not in Path(str(error.filename)).resolve().parents:
             raise  # a file of the environment's or of the user's
-        files = CheckpointFolder(folder / CHECKPOINTS).files()
+        files = [
+            *CheckpointFolder(folder / CHECKPOINTS).files(),
+            *CheckpointFolder(folder / CHECKPOINTS, "text").files(),
+        ]
         kept = f"the last checkpoint, {files[0].name}, is intact" if files else "there is no checkpoint yet"
         raise CommandError(
             f"can't write to the run folder {folder}: {error.strerror or error}; {kept}; once that is mended, "

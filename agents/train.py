@@ -17,7 +17,8 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.callbacks import LogProgress, ProgressDisplay, SampleTexts, StopWhen, save_model
-from agents.checkpoint import CheckpointError, SaveCheckpoints, TrainingInterrupted
+from agents.checkpoint import SaveCheckpoints
+from agents.checkpoint_folder import CheckpointError, TrainingInterrupted
 from agents.double_dqn import DoubleDQN
 from agents.export import export_model
 from agents.options import (
@@ -64,6 +65,10 @@ times as long as one (they wait for each other), and one gives the same numbers 
 _N_SAMPLES = 4
 _RECORDED = ("versions", "command", "offline")
 """Keys of ``config.yaml`` that tell about the run without deciding what it does."""
+
+
+Prepare = Callable[[DoubleDQN, Path, Callable[[], bool]], None]
+"""What is done with a new model before its first step, given the folder for checkpoints, and whether to stop."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def train(
     *,
     console: Console | None = None,
     command: str | None = None,
-    prepare: Callable[[DoubleDQN], None] | None = None,
+    prepare: Prepare | None = None,
     recorded: dict[str, Any] | None = None,
     resume: bool = False,
     checkpoint_seconds: float | None = None,
@@ -179,7 +184,8 @@ def train(
         run_dir: The run folder, new or empty; None for ``runs/<id>-<time>``.
         console: Where to show progress and texts; None for nowhere.
         command: The command line, to be noted in the configuration.
-        prepare: What to do with the model before the first step, such as pretraining it; not after a checkpoint.
+        prepare: What to do with the model before the first step, such as pretraining it; not after a checkpoint of
+            training. Given whether to stop, it may raise :class:`agents.checkpoint_folder.TrainingInterrupted`.
         recorded: What else to note in the configuration.
         resume: Whether ``run_dir`` is the folder of a run with the same settings that was stopped or killed: it goes
             on from its newest checkpoint, or from its beginning where it has none. See :func:`resume_run`.
@@ -213,7 +219,7 @@ def resume_run(
     *,
     console: Console | None = None,
     checkpoint_seconds: float | None = None,
-    prepare: Callable[[DoubleDQN], None] | None = None,
+    prepare: Prepare | None = None,
 ) -> TrainResult:
     """Go on with a run that was stopped or killed; it ends as if it had not been, bit for bit on the same versions.
 
@@ -232,11 +238,11 @@ def resume_run(
     config = read_run(folder)
     scores = finished_scores(folder)
     if scores is not None:
-        _say(console, f"The run in {folder} has ended: mean return {scores.mean:.3f}; see {folder / RESULT}")
+        say(console, f"The run in {folder} has ended: mean return {scores.mean:.3f}; see {folder / RESULT}")
         return TrainResult(folder, False, scores)
     others = changed_versions(config)
     if others is not None:
-        _say(console, f"Other versions than at the beginning, so bits may differ: {others}")
+        say(console, f"Other versions than at the beginning, so bits may differ: {others}")
     steps = config.get("steps")
     settings = resolve_settings(config=folder / CONFIG, steps=1 if steps == 0 else None)
     return train(
@@ -255,20 +261,18 @@ def _run(
     folder: Path,
     saved: dict[str, Any] | None,
     console: Console,
-    prepare: Callable[[DoubleDQN], None] | None,
+    prepare: Prepare | None,
     checkpoint_seconds: float | None,
 ) -> TrainResult:
     """Train from the beginning, or from a checkpoint; evaluate; write everything."""
     done = 0 if saved is None else int(saved["state"]["counters"]["num_timesteps"])
     model.set_logger(open_log(folder, None if saved is None else min(done, settings.steps - 1)))
     threads = f"{settings.threads} thread{'s' if settings.threads > 1 else ''}"
-    _say(
+    say(
         console,
         f"Training on {settings.env}: {settings.steps:,} steps in {settings.n_envs} environments, {threads}, "
         f"{model.device}; run folder {folder}" + (f"; going on after {done:,} steps" if saved else ""),
     )
-    if prepare is not None and saved is None:
-        prepare(model)
     samples = [] if saved is None else earlier_samples(folder, done, settings.steps)
 
     def show(steps: int, result: EvaluationResult) -> None:
@@ -276,13 +280,21 @@ def _run(
         texts += [sample_line(result, index) for index in range(len(result.returns))]
         samples.append("\n".join(texts) + "\n")
         write_text(folder / SAMPLES, "\n".join(samples))
-        _say(console, samples[-1])
+        say(console, samples[-1])
 
     limit = math.inf if settings.minutes is None else settings.minutes * 60.0
     sample_env = make_env(settings.env, _N_SAMPLES, settings.fresh_seed, settings.env_args)
     display = ProgressDisplay(settings.steps, console, None if settings.minutes is None else limit)
-    started = time.perf_counter()
     with interrupt_flag() as interrupted:
+        if prepare is not None and saved is None:
+            try:
+                prepare(model, folder / CHECKPOINTS, interrupted.is_set)
+            except TrainingInterrupted:
+                say(console, f"Stopped before the first step; 'textgym train --resume {folder}' goes on")
+                model.logger.close()
+                sample_env.close()
+                return TrainResult(folder, True, None)
+        started = time.perf_counter()
         checkpoints = SaveCheckpoints(folder / CHECKPOINTS, checkpoint_seconds, saved, interrupted.is_set)
         started -= checkpoints.elapsed
         callbacks: list[BaseCallback] = [
@@ -297,7 +309,7 @@ def _run(
             model.learn(settings.steps, callbacks, log_interval=None)  # type: ignore[arg-type]
         except TrainingInterrupted:
             display.close()
-            _say(console, f"Stopped after {model.num_timesteps:,} steps; 'textgym train --resume {folder}' goes on")
+            say(console, f"Stopped after {model.num_timesteps:,} steps; 'textgym train --resume {folder}' goes on")
             return TrainResult(folder, True, None)
         except CheckpointError as error:
             raise CommandError(f"the checkpoint in {folder} must fit its {CONFIG}: {one_line(error)}") from error
@@ -322,7 +334,7 @@ def _run(
         "updates_per_second": round(model._n_updates / seconds, 1),
     }
     write_json(folder / RESULT, {**as_json(scores), "evaluation_seed": settings.fresh_seed, **speed})
-    _say(
+    say(
         console,
         f"Trained {model.num_timesteps:,} steps and {model._n_updates:,} updates in {seconds:.0f} s. Greedy on "
         f"{len(result.returns)} fresh episodes (best, median, worst below):\n\n{report(result, scores)}\n\n"
@@ -333,7 +345,8 @@ def _run(
     return TrainResult(folder, False, scores)
 
 
-def _say(console: Console | None, text: str) -> None:
+def say(console: Console | None, text: str) -> None:
+    """Print a text as it is, if there is anywhere to print it."""
     if console is not None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoint import CheckpointFolder
+from agents.checkpoint_folder import CheckpointFolder
 from agents.runs import CHECKPOINTS, CONFIG, SAMPLES, write_json
 from agents.state_file import differences
 

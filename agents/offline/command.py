@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -15,17 +15,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.callbacks import save_model
+from agents.checkpoint_folder import TrainingInterrupted
 from agents.double_dqn import DoubleDQN
 from agents.export import export_model
-from agents.offline.corpus import build_vocabulary, split_corpus
-from agents.offline.episodes import text_to_episodes
-from agents.offline.learning import OfflineProgress, OfflineResult, learn_from_text
+from agents.offline.corpus import Vocabulary, build_vocabulary, split_corpus
+from agents.offline.episodes import TextEpisodes, text_to_episodes
+from agents.offline.learner import OfflineProgress, TextCheckpoints
+from agents.offline.learning import OfflineResult, learn_from_text
 from agents.offline.likelihood import score_texts
 from agents.offline.losses import OBJECTIVES, OF_LOGITS
 from agents.offline.rows import read_text
 from agents.options import checked_agent_arguments, constructor_arguments, merge, one_line
-from agents.resume import read_run
+from agents.resume import disk_errors, interrupt_flag, read_run
 from agents.runs import (
+    CHECKPOINTS,
     CONFIG,
     MODEL,
     MODEL_FOLDER,
@@ -37,7 +40,7 @@ from agents.runs import (
     write_json,
     write_yaml,
 )
-from agents.train import DEFAULT_THREADS, TrainResult, TrainSettings, resolve_settings, resume_run, train
+from agents.train import DEFAULT_THREADS, TrainResult, TrainSettings, resolve_settings, resume_run, say, train
 from agents.vec_env import TextGenVecEnv
 from textgym import TextGenVectorEnv, demonstrations
 
@@ -139,9 +142,18 @@ def pretrain(
     except ValueError as error:
         raise CommandError(f"--from-demonstrations: {one_line(error)}") from None
 
-    def prepare(model: DoubleDQN) -> None:
-        with _explained(), shown_progress(console, offline.minutes) as callback:
-            result = learn_from_text(model, shown, objective=objective, epochs=offline.passes, callback=callback)
+    def prepare(model: DoubleDQN, folder: Path, stop: Callable[[], bool]) -> None:
+        with _explained():
+            checkpoints = TextCheckpoints(folder, checkpoint_seconds, stop)
+            with shown_progress(checkpoints, console, offline.minutes) as callback:
+                result = learn_from_text(
+                    model,
+                    shown,
+                    objective=objective,
+                    epochs=offline.passes,
+                    callback=callback,
+                    checkpoints=checkpoints,
+                )
         _tell(console, result, objective)
 
     if resume:
@@ -161,21 +173,40 @@ def pretrain(
 
 
 def resume_any(folder: Path, console: Console | None = None, checkpoint_seconds: float | None = None) -> TrainResult:
-    """Go on with a run, whether it began with demonstrations or not: see :func:`agents.train.resume_run`.
+    """Go on with a run, whether it began with texts, with demonstrations or with neither.
 
     Raises:
-        CommandError: Likewise.
+        CommandError: See :func:`agents.train.resume_run`; or if the text file is another one now.
     """
-    began = read_run(folder).get("offline")
+    config = read_run(folder)
+    began = config.get("offline")
     if not began:
         return resume_run(folder, console=console, checkpoint_seconds=checkpoint_seconds)
     try:
         offline = OfflineSettings(**began)
-    except TypeError as error:
-        raise CommandError(f"{folder / CONFIG}: offline must be as 'textgym train' wrote it: {error}") from None
+        if offline.text is not None:
+            learning = _CorpusRun(replace(offline, text=Path(offline.text)), *(config[key] for key in _OF_CORPUS))
+            return _resume_corpus(learning, folder, console, checkpoint_seconds)
+    except (TypeError, KeyError) as error:
+        raise CommandError(f"{folder / CONFIG} must be as 'textgym train' wrote it: {one_line(error)}") from None
     settings = resolve_settings(config=folder / CONFIG, steps=1)
     options: dict[str, Any] = {"console": console, "resume": True, "checkpoint_seconds": checkpoint_seconds}
     return pretrain(settings, offline, True, folder, **options)
+
+
+@dataclass(frozen=True)
+class _CorpusRun:
+    """What decides how a text file is learned from: ``config.yaml`` is this."""
+
+    offline: OfflineSettings
+    agent: dict[str, Any]
+    seed: int
+    threads: int
+    device: str
+    sha256: str
+
+
+_OF_CORPUS = ("agent", "seed", "threads", "device", "sha256")
 
 
 def learn_corpus(
@@ -188,7 +219,8 @@ def learn_corpus(
     device: str = "auto",
     console: Console | None = None,
     command: str | None = None,
-) -> Path:
+    checkpoint_seconds: float | None = None,
+) -> TrainResult:
     """Learn to foretell a text file's next token, and leave a run folder.
 
     The last twentieth of the file is held out, and tells how good the result is.
@@ -202,91 +234,133 @@ def learn_corpus(
         device: Torch device.
         console: Where to show progress; None for nowhere.
         command: The command line, to be noted in the configuration.
-
-    Returns:
-        The run folder.
+        checkpoint_seconds: See :func:`agents.train.train`.
 
     Raises:
         CommandError: If an argument is out of range, or the file can't be read.
     """
     assert offline.text is not None
     torch.set_num_threads(threads)
-    objective = offline.objective or "td"
-    with _explained():
-        learned, held_out = split_corpus(read_text(offline.text))
-    vocabulary = build_vocabulary(learned, offline.level, offline.vocabulary, offline.window)
+    corpus = _read_corpus(offline)
     arguments = checked_agent_arguments(merge(CORPUS_KWARGS, agent or {}))
-    task = vocabulary.task()
-    with _explained():
-        episodes = text_to_episodes([vocabulary.normalise(learned)], task, window=vocabulary.window)
-        test = text_to_episodes([vocabulary.normalise(held_out)], task, window=vocabulary.window)
-    n_actions = int(episodes.n_actions.sum())
     if (agent or {}).get("buffer_size") is None:
-        arguments["buffer_size"] = n_actions
-    env = TextGenVecEnv(TextGenVectorEnv(1, task))
+        arguments["buffer_size"] = int(corpus.learned.n_actions.sum())
+    located = replace(offline, text=offline.text.resolve())
+    run = _CorpusRun(located, plain(arguments), seed, threads, device, corpus.sha256)
+    model = _corpus_model(run, corpus)
+    folder = create_run_folder(run_dir, f"text-{offline.text.stem}")
+    recorded = {"offline": located.recorded(), **{key: getattr(run, key) for key in _OF_CORPUS}}
+    write_yaml(folder / CONFIG, recorded | {"versions": versions(), "command": command})
+    corpus.vocabulary.save(folder)
+    return _learn_corpus(run, corpus, model, folder, console, checkpoint_seconds)
+
+
+def _resume_corpus(
+    run: _CorpusRun, folder: Path, console: Console | None, checkpoint_seconds: float | None
+) -> TrainResult:
+    if (folder / RESULT).is_file():
+        say(console, f"The run in {folder} has ended; see {folder / RESULT}")
+        return TrainResult(folder, False, None)
+    torch.set_num_threads(run.threads)
+    corpus = _read_corpus(run.offline)
+    if corpus.sha256 != run.sha256:
+        raise CommandError(f"--resume must find the text that the run began with, and {run.offline.text} has changed")
+    return _learn_corpus(run, corpus, _corpus_model(run, corpus), folder, console, checkpoint_seconds)
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    vocabulary: Vocabulary
+    learned: TextEpisodes
+    held_out: TextEpisodes
+    sha256: str
+
+
+def _read_corpus(offline: OfflineSettings) -> _Corpus:
+    assert offline.text is not None
+    with _explained():
+        text = read_text(offline.text)
+        parts = split_corpus(text)
+        vocabulary = build_vocabulary(parts[0], offline.level, offline.vocabulary, offline.window)
+        task = vocabulary.task()
+        learned, held_out = (
+            text_to_episodes([vocabulary.normalise(part)], task, window=vocabulary.window) for part in parts
+        )
+    return _Corpus(vocabulary, learned, held_out, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _corpus_model(run: _CorpusRun, corpus: _Corpus) -> DoubleDQN:
+    env = TextGenVecEnv(TextGenVectorEnv(1, corpus.vocabulary.task()))
+    arguments = constructor_arguments(run.agent)
     try:
-        model = DoubleDQN("PerformerPolicy", env, seed=seed, device=device, **constructor_arguments(arguments))
+        return DoubleDQN("PerformerPolicy", env, seed=run.seed, device=run.device, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CommandError(f"--set: {one_line(error)}") from error
-    folder = create_run_folder(run_dir, f"text-{offline.text.stem}")
-    recorded = {"offline": offline.recorded(), "agent": plain(arguments), "seed": seed, "threads": threads}
-    write_yaml(folder / CONFIG, recorded | {"versions": versions(), "command": command})
-    vocabulary.save(folder)
-    started = time.perf_counter()
-    with _explained(), shown_progress(console, offline.minutes) as callback:
-        result = learn_from_text(
-            model,
-            episodes,
-            objective=objective,
-            epochs=offline.passes,
-            learning_rate=decaying_rate(model, offline.minutes),
-            other_reward=None if objective in OF_LOGITS else 0.0,
-            callback=callback,
-        )
+
+
+def _learn_corpus(
+    run: _CorpusRun,
+    corpus: _Corpus,
+    model: DoubleDQN,
+    folder: Path,
+    console: Console | None,
+    checkpoint_seconds: float | None,
+) -> TrainResult:
+    offline, vocabulary = run.offline, corpus.vocabulary
+    objective = offline.objective or "td"
+    with disk_errors(folder), interrupt_flag() as interrupted, _explained():
+        checkpoints = TextCheckpoints(folder / CHECKPOINTS, checkpoint_seconds, interrupted.is_set)
+        try:
+            with shown_progress(checkpoints, console, offline.minutes) as callback:
+                result = learn_from_text(
+                    model,
+                    corpus.learned,
+                    objective=objective,
+                    epochs=offline.passes,
+                    learning_rate=decaying_rate(model, checkpoints, offline.minutes),
+                    other_reward=None if objective in OF_LOGITS else 0.0,
+                    callback=callback,
+                    checkpoints=checkpoints,
+                )
+        except TrainingInterrupted:
+            say(console, f"Stopped; 'textgym train --resume {folder}' goes on")
+            return TrainResult(folder, True, None)
+        seconds = round(checkpoints.seconds, 1)
+        save_model(model, folder / MODEL)
+        vocabulary.save(export_model(model, folder / MODEL_FOLDER))
+        scores = score_texts(model, corpus.held_out, ignore=vocabulary.unknown_id).summary()
+        write_json(folder / RESULT, {"held_out": scores, "learned": asdict(result), "train_seconds": seconds})
     _tell(console, result, objective)
-    save_model(model, folder / MODEL)
-    vocabulary.save(export_model(model, folder / MODEL_FOLDER))
-    scores = score_texts(model, test, ignore=vocabulary.unknown_id).summary()
-    seconds = round(time.perf_counter() - started, 1)
-    write_json(folder / RESULT, {"held_out": scores, "learned": asdict(result), "train_seconds": seconds})
-    if console is not None:
-        console.print(
-            f"Held out: {scores['actions']:,} tokens, {scores['agreement']:.1%} foretold, perplexity "
-            f"{scores['perplexity']:.2f} at temperature {scores['temperature']:.3g}\n\nRun folder: {folder}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    env.close()
-    return folder
+    say(
+        console,
+        f"Held out: {scores['actions']:,} tokens, {scores['agreement']:.1%} foretold, perplexity "
+        f"{scores['perplexity']:.2f} at temperature {scores['temperature']:.3g}\n\nRun folder: {folder}",
+    )
+    assert model.env is not None
+    model.env.close()
+    return TrainResult(folder, False, None)
 
 
-def decaying_rate(model: DoubleDQN, minutes: float | None) -> Callable[[float], float]:
+def decaying_rate(model: DoubleDQN, checkpoints: TextCheckpoints, minutes: float | None) -> Callable[[float], float]:
     """The model's schedule of the learning rate, over the passes through the data or the minutes, what ends first."""
     if minutes is None:
         return model.lr_schedule
-    started = time.perf_counter()
-
-    def rate(remaining: float) -> float:
-        return float(
-            model.lr_schedule(min(remaining, max(0.0, 1.0 - (time.perf_counter() - started) / (60 * minutes))))
-        )
-
-    return rate
+    return lambda remaining: float(
+        model.lr_schedule(min(remaining, max(0.0, 1.0 - checkpoints.seconds / (60 * minutes))))
+    )
 
 
 @contextlib.contextmanager
 def shown_progress(
-    console: Console | None, minutes: float | None = None
+    checkpoints: TextCheckpoints, console: Console | None, minutes: float | None = None
 ) -> Iterator[Callable[[OfflineProgress], bool | None]]:
     """A callback that draws a bar, and stops after so many minutes."""
-    started = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
         bar = progress.add_task("offline", total=1.0)
 
         def callback(now: OfflineProgress) -> bool:
-            minutes_so_far = (time.perf_counter() - started) / 60
+            minutes_so_far = checkpoints.seconds / 60
             share = now.update / now.updates
             if minutes is not None:
                 share = max(share, minutes_so_far / minutes)
@@ -309,12 +383,9 @@ def _explained() -> Iterator[None]:
 
 
 def _tell(console: Console | None, result: OfflineResult, objective: str) -> None:
-    if console is not None:
-        note = "; the Q-values are logits now, not returns" if objective in OF_LOGITS else ""
-        console.print(
-            f"Learned from {result.episodes:,} texts of {result.actions:,} tokens in {result.updates:,} updates "
-            f"({objective}): loss {result.first_loss:.3f} → {result.loss:.3f}{note}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+    note = "; the Q-values are logits now, not returns" if objective in OF_LOGITS else ""
+    say(
+        console,
+        f"Learned from {result.episodes:,} texts of {result.actions:,} tokens in {result.updates:,} updates "
+        f"({objective}): loss {result.first_loss:.3f} → {result.loss:.3f}{note}",
+    )

@@ -8,15 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import polyak_update
-from torch import nn
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
-from agents.health import UpdateWatch
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
+from agents.offline.learner import OfflineProgress, TextCheckpoints, TextLearner
 from agents.offline.losses import (
     DEFAULT_CONSERVATISM,
     DEFAULT_EXPECTILE,
@@ -24,34 +21,13 @@ from agents.offline.losses import (
     OBJECTIVES,
     OF_LOGITS,
     OfflineObjective,
-    offline_loss,
 )
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
-from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
+from agents.replay.episodes import EpisodeReplayBuffer
 from textgym.tasks.base import Task, check_at_least
 
 _RECENT = 100
 _EPOCHS = 10
-
-
-@dataclass(frozen=True)
-class OfflineProgress:
-    """What a callback is told after each update.
-
-    Attributes:
-        update: Updates so far (≥ 1).
-        updates: Updates in all.
-        loss: Loss of this update.
-        error: Mean absolute temporal-difference error of its actions (``"crr"``: of the state values), or their mean
-            cross-entropy for ``"bc"``.
-        q_mean: Mean value of the actions in it.
-    """
-
-    update: int
-    updates: int
-    loss: float
-    error: float
-    q_mean: float
 
 
 @dataclass(frozen=True)
@@ -92,6 +68,7 @@ def learn_from_text(
     prioritized: bool = False,
     rehearsal: float | None = None,
     callback: Callable[[OfflineProgress], bool | None] | None = None,
+    checkpoints: TextCheckpoints | None = None,
 ) -> OfflineResult:
     """Learn Q-values from texts, without a step in any environment.
 
@@ -151,6 +128,7 @@ def learn_from_text(
             differences alone soon forget: nothing then keeps down the values of actions that the texts do not show.
             None for ½ with ``"cql"`` and ``"ilql"``, and 0 with the others. ``model.rehearsal = None`` ends it.
         callback: Called after each update; False ends the learning.
+        checkpoints: Where the state is kept, so that learning that was killed can be gone on with.
 
     Returns:
         What was learned from, and the losses.
@@ -158,6 +136,7 @@ def learn_from_text(
     Raises:
         ValueError: If an argument is out of range, the model has no episode replay, or it is too small for the data.
         agents.health.NumericalError: If a loss is NaN or infinite.
+        agents.checkpoint_folder.CheckpointError: If the checkpoint is of other arguments.
 
     Example:
         >>> from agents import DoubleDQN, make_vec_env
@@ -213,7 +192,8 @@ def learn_from_text(
         math.ceil((_EPOCHS if epochs is None else epochs) * len(episodes) / batch_size) if steps is None else steps
     )
     schedule = model.lr_schedule(1.0) if learning_rate is None else learning_rate
-    losses = _optimize(model, policy, replay, what, updates, batch_size, schedule, prioritized, callback)
+    learner = TextLearner(model, policy, replay, what, updates, batch_size, schedule, prioritized)
+    losses = learner.learn(callback, checkpoints)
     model.rehearsal = None
     if share:
         texts = empty_texts(n_actions, replay, model.seed)
@@ -246,68 +226,6 @@ def task_of(model: DoubleDQN) -> Task:
     task = env.get_attr("task")[0]
     assert isinstance(task, Task)
     return task
-
-
-def _optimize(
-    model: DoubleDQN,
-    policy: SequencePolicy,
-    replay: EpisodeReplayBuffer,
-    objective: OfflineObjective,
-    updates: int,
-    batch_size: int,
-    learning_rate: float | Schedule,
-    prioritized: bool,
-    callback: Callable[[OfflineProgress], bool | None] | None,
-) -> list[float]:
-    """Make the updates; the loss of each."""
-    q_net, target_net, optimizer = policy.q_net, policy.q_net_target, policy.optimizer
-    parameters = list(q_net.parameters())
-    optimizers = [optimizer]
-    value_head = None
-    if objective.name in ("ilql", "crr"):
-        # The usual initialisation would draw from the global generator.
-        value_head = nn.utils.skip_init(nn.Linear, q_net.features_dim, 1, device=model.device)
-        nn.init.zeros_(value_head.weight)
-        nn.init.zeros_(value_head.bias)
-        optimizers.append(torch.optim.Adam(value_head.parameters()))
-        parameters += value_head.parameters()
-    online, frozen = list(q_net.parameters()), list(target_net.parameters())
-    losses: list[float] = []
-    watch = UpdateWatch(model)
-    was_prioritized = replay.prioritized
-    replay.prioritized = prioritized and was_prioritized
-    policy.set_training_mode(True)
-    try:
-        for number in range(updates):
-            remaining = 1.0 - number / updates
-            rate = learning_rate(remaining) if callable(learning_rate) else learning_rate
-            for each in optimizers:
-                for group in each.param_groups:
-                    group["lr"] = rate
-            batch = replay.sample(batch_size, env=model.get_vec_normalize_env(), beta=model.priority_beta)
-            loss, errors, q_t = offline_loss(q_net, target_net, value_head, batch, objective)
-            losses.append(loss.item())
-            watch.check_loss(batch, losses[-1], errors)
-            for each in optimizers:
-                each.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, model.max_grad_norm)
-            for each in optimizers:
-                each.step()
-            polyak_update(online, frozen, model.tau)
-            if replay.prioritized:
-                replay.update_priorities(batch.indices, sequence_priorities(errors, batch.valid))
-            if callback is not None:
-                n_valid = batch.valid.sum()
-                error, q_mean = (
-                    (values * batch.valid).sum().item() / n_valid.item() for values in (errors.abs(), q_t.detach())
-                )
-                if callback(OfflineProgress(number + 1, updates, losses[-1], error, q_mean)) is False:
-                    break
-    finally:
-        replay.prioritized = was_prioritized
-        policy.set_training_mode(False)
-    return losses
 
 
 def _check_ranges(

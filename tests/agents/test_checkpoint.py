@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
-from agents.checkpoint import CheckpointError, CheckpointFolder, SaveCheckpoints, TrainingInterrupted, get_state
+from agents.checkpoint import SaveCheckpoints, get_state
+from agents.checkpoint_folder import CheckpointError, CheckpointFolder, TrainingInterrupted
 from agents.cli import main
 from agents.offline.command import OfflineSettings, pretrain, resume_any
 from agents.runs import CommandError

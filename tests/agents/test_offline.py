@@ -9,9 +9,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from agents import DoubleDQN, make_vec_env
-from agents.checkpoint import CheckpointFolder, SaveCheckpoints, TrainingInterrupted
+from agents.checkpoint import SaveCheckpoints
+from agents.checkpoint_folder import CheckpointError, CheckpointFolder, TrainingInterrupted
 from agents.double_dqn.losses import sequence_loss
 from agents.offline import OfflineObjective, learn_from_text, offline_loss, read_rows, text_to_episodes
+from agents.offline.learner import TextCheckpoints, TextLearner
 from agents.offline.likelihood import fit_temperature, score_texts
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
 from agents.runs import parse_yaml
@@ -493,6 +495,69 @@ class TestLearning:
         model.env = None
         with pytest.raises(ValueError, match="model must have an environment of TextGym"):
             learn_from_text(model, shown())
+
+
+class TestResuming:
+    @pytest.mark.parametrize(
+        "options", [{"objective": "ilql"}, {"objective": "td", "prioritized": True}], ids=["value head", "prioritized"]
+    )
+    def test_learning_that_was_stopped_ends_with_the_same_bits(self, tmp_path, options):
+        whole, stopped, resumed = (make_model() for _ in range(3))
+        rate = {"learning_rate": lambda remaining: 1e-2 * remaining}
+        expected = learn_from_text(whole, shown(), steps=20, **options, **rate)
+        calls = iter(range(100))
+        checkpoints = TextCheckpoints(tmp_path, 1e6, stop=lambda: next(calls) == 11)
+        with pytest.raises(TrainingInterrupted):
+            learn_from_text(stopped, shown(), steps=20, **options, **rate, checkpoints=checkpoints)
+        assert [path.name for path in tmp_path.iterdir()] == ["text-000000000011.safetensors"]
+        assert stopped.last_checkpoint.endswith("text-000000000011.safetensors")
+        again = TextCheckpoints(tmp_path, 1e6)
+        assert again.seconds > 0
+        result = learn_from_text(resumed, shown(), steps=20, **options, **rate, checkpoints=again)
+        assert result == expected
+        assert differences(whole.replay_buffer.get_state(), resumed.replay_buffer.get_state()) == []
+        assert torch.equal(weights_of(whole), weights_of(resumed))
+
+    def test_a_damaged_checkpoint_is_passed_over_and_another_ones_refused(self, tmp_path):
+        learn_from_text(make_model(), shown(), objective="td", steps=3, checkpoints=TextCheckpoints(tmp_path, 0))
+        newest, older = sorted(tmp_path.iterdir(), reverse=True)
+        newest.write_bytes(newest.read_bytes()[:-1])
+        with pytest.warns(UserWarning, match=f"the checkpoint before it, {older.name}, is used"):
+            checkpoints = TextCheckpoints(tmp_path)
+        with pytest.raises(CheckpointError, match=r"learned from with .*'mc'.*, got .*'td'"):
+            learn_from_text(make_model(), shown(), objective="mc", steps=3, checkpoints=checkpoints)
+
+    @pytest.mark.parametrize("what", ["text", "demonstrations"])
+    def test_the_command_goes_on(self, textgym, tmp_path, monkeypatch, what):
+        corpus = tmp_path / "corpus.txt"
+        corpus.write_text("the cat sat on the mat\n" * 60)
+        options = {
+            "text": ["--from-text", corpus, "--window", 8],
+            "demonstrations": [REVERSE, "--from-demonstrations", 64, "--steps", 40, "--n-envs", 4],
+        }[what]
+        line = ["train", *options, "--epochs", 4, *TINY_OPTIONS, "--set", "batch_size=16", "--checkpoint-seconds", 0]
+        code, out, err = textgym(*line, "--run-dir", tmp_path / "whole")
+        assert (code, err) == (0, "")
+        update, calls = TextLearner._update, iter(range(1_000))
+
+        def dies(learner, report):
+            if next(calls) == 7:
+                raise MemoryError("killed")
+            return update(learner, report)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TextLearner, "_update", dies)
+            assert textgym(*line, "--run-dir", tmp_path / "parts")[0] != 0
+        code, out, err = textgym("train", "--resume", tmp_path / "parts")
+        assert (code, err) == (0, "") and f"Run folder: {tmp_path / 'parts'}" in out
+        whole, parts = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes()
+        assert "has ended" in textgym("train", "--resume", tmp_path / "parts")[1]
+        if what == "text":
+            (tmp_path / "parts" / "result.json").unlink()
+            corpus.write_text("a\n" * 60)
+            code, _, err = textgym("train", "--resume", tmp_path / "parts")
+            assert code == 2 and f"{corpus} has changed" in err
 
 
 class TestCommand:
