@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from agents.embed_observation import EmbedObservation, VectorEmbedObservation
     from agents.embedding_extractor import StateEmbeddingExtractor
     from agents.encoders.pruning import PrunedTransformer
-    from agents.export import load
     from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
     from agents.offline import learn_from_text
+    from agents.saving.export import load
     from agents.state_autoencoder import StateAutoEncoder
     from agents.state_embedding import StateEmbedding
     from agents.vec_env import TextGenVecEnv, make_vec_env
@@ -51,7 +51,7 @@ _MODULES = {
     "TransformerExtractor": "agents.extractors",
     "VectorEmbedObservation": "agents.embed_observation",
     "learn_from_text": "agents.offline",
-    "load": "agents.export",
+    "load": "agents.saving.export",
     "make_vec_env": "agents.vec_env",
 }
 

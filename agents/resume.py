@@ -11,10 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoint_folder import CheckpointFolder
 from agents.options import one_line
 from agents.runs import CHECKPOINTS, CONFIG, RESULT, SAMPLES, CommandError, read_yaml_mapping, versions
-from agents.state_file import StateFileError
+from agents.saving.checkpoint_folder import CheckpointFolder
+from agents.saving.state_file import StateFileError
 from agents.validate import Scores
 
 

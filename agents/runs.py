@@ -25,7 +25,7 @@ CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "m
 CHECKPOINTS, MODEL_FOLDER = "checkpoint", "model"
 VOCABULARY = "vocabulary.json"  # of a model that learned from a text file
 EXPORTED = "config.json"
-"""What makes a folder an exported model: see :mod:`agents.export`."""
+"""What makes a folder an exported model: see :mod:`agents.saving.export`."""
 
 
 class CommandError(Exception):

@@ -17,10 +17,7 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.callbacks import LogProgress, ProgressDisplay, SampleTexts, StopWhen, save_model
-from agents.checkpoint import SaveCheckpoints
-from agents.checkpoint_folder import CheckpointError, TrainingInterrupted
 from agents.double_dqn import DoubleDQN
-from agents.export import export_model
 from agents.options import (
     checked_agent_arguments,
     checked_env_id,
@@ -56,6 +53,9 @@ from agents.runs import (
     write_text,
     write_yaml,
 )
+from agents.saving.checkpoint import SaveCheckpoints
+from agents.saving.checkpoint_folder import CheckpointError, TrainingInterrupted
+from agents.saving.export import export_model
 from agents.validate import FRESH_SEED, EvaluationResult, Scores, as_json, evaluate, report, sample_line, score
 
 EVALUATION_EPISODES = 256
@@ -185,11 +185,11 @@ def train(
         console: Where to show progress and texts; None for nowhere.
         command: The command line, to be noted in the configuration.
         prepare: What to do with the model before the first step, such as pretraining it; not after a checkpoint of
-            training. Given whether to stop, it may raise :class:`agents.checkpoint_folder.TrainingInterrupted`.
+            training. Given whether to stop, it may raise :class:`agents.saving.checkpoint_folder.TrainingInterrupted`.
         recorded: What else to note in the configuration.
         resume: Whether ``run_dir`` is the folder of a run with the same settings that was stopped or killed: it goes
             on from its newest checkpoint, or from its beginning where it has none. See :func:`resume_run`.
-        checkpoint_seconds: See :class:`agents.checkpoint.SaveCheckpoints`.
+        checkpoint_seconds: See :class:`agents.saving.checkpoint.SaveCheckpoints`.
 
     Raises:
         CommandError: If the environment or the agent refuses its arguments, the folder has content, or it can't be

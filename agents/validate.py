@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.checkpoint import load_checkpointed
 from agents.double_dqn import DoubleDQN
-from agents.export import ModelFileError, check_tokens, export_model, load
 from agents.options import checked_env_id, make_env, one_line
 from agents.runs import VOCABULARY, CommandError, find_model, plain, write_text
-from agents.state_file import StateFileError
+from agents.saving.checkpoint import load_checkpointed
+from agents.saving.export import ModelFileError, check_tokens, export_model, load
+from agents.saving.state_file import StateFileError
 from agents.vec_env import TextGenVecEnv, action_masks
 from textgym import TokenSequence, references, sequence_lengths
 
@@ -320,7 +320,7 @@ def export(
     env_args: dict[str, Any] | None = None,
     trust: bool = False,
 ) -> Path:
-    """Write a model as files that are safe to open: see :mod:`agents.export`.
+    """Write a model as files that are safe to open: see :mod:`agents.saving.export`.
 
     Args:
         path: A run folder, a checkpoint, an exported model or a model file.

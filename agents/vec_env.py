@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from textgym import TextGenVectorEnv, env_ids
+from textgym.wrappers import VectorTopKActions
 
 
 class TextGenVecEnv(VecEnv):
@@ -24,12 +25,13 @@ class TextGenVecEnv(VecEnv):
     ``evaluate_policy``, MaskablePPO and callbacks work as with SB3's own vector environments.
 
     Args:
-        envs: The batched environment; its attributes and methods are reached through ``get_attr`` and ``env_method``.
+        envs: The batched environment, as it is or in :class:`textgym.wrappers.VectorTopKActions`; its attributes and
+            methods are reached through ``get_attr`` and ``env_method``.
     """
 
     actions: NDArray[np.int64]
 
-    def __init__(self, envs: TextGenVectorEnv) -> None:
+    def __init__(self, envs: TextGenVectorEnv | VectorTopKActions) -> None:
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
         self._lengths = np.zeros(envs.num_envs, np.int64)

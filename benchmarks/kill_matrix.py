@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoint_folder import CheckpointFolder
 from agents.runs import CHECKPOINTS, CONFIG, SAMPLES, write_json
-from agents.state_file import differences
+from agents.saving.checkpoint_folder import CheckpointFolder
+from agents.saving.state_file import differences
 
 ROOT = Path(__file__).parents[1]
 MOMENTS = (0.05, 0.3, 0.5, 0.7, 0.9, 0.97)

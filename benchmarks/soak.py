@@ -21,10 +21,10 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.callbacks import PeriodicCallback
-from agents.checkpoint import SaveCheckpoints
 from agents.double_dqn import DoubleDQN
 from agents.options import constructor_arguments, make_env
 from agents.runs import versions, write_json
+from agents.saving.checkpoint import SaveCheckpoints
 from agents.train import resolve_settings
 
 TOLERANCE = 0.05

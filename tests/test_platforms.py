@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agents import DoubleDQN, load, make_vec_env
-from agents.export import export_model
+from agents.saving.export import export_model
 
 ENV, SMALL = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}
 TINY = {"policy_kwargs": {"features_dim": 8, "n_layers": 1, "n_heads": 2}, "learning_starts": 32, "batch_size": 4}

@@ -230,7 +230,7 @@ class DoubleDQN(DQN):
         self.rehearsal: Rehearsal | None = None  # texts to learn from beside the environment: learn_from_text sets it
         self._largest_reward = 0.0  # that updates have seen
         self._diverged = False
-        self.last_checkpoint: str | None = None  # see agents.checkpoint
+        self.last_checkpoint: str | None = None  # see agents.saving.checkpoint
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]

@@ -15,9 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.callbacks import save_model
-from agents.checkpoint_folder import TrainingInterrupted
 from agents.double_dqn import DoubleDQN
-from agents.export import export_model
 from agents.offline.corpus import Vocabulary, build_vocabulary, split_corpus
 from agents.offline.episodes import TextEpisodes, text_to_episodes
 from agents.offline.learner import OfflineProgress, TextCheckpoints
@@ -40,6 +38,8 @@ from agents.runs import (
     write_json,
     write_yaml,
 )
+from agents.saving.checkpoint_folder import TrainingInterrupted
+from agents.saving.export import export_model
 from agents.train import DEFAULT_THREADS, TrainResult, TrainSettings, resolve_settings, resume_run, say, train
 from agents.vec_env import TextGenVecEnv
 from textgym import TextGenVectorEnv, demonstrations

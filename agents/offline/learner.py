@@ -13,13 +13,13 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
-from agents.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
 from agents.health import UpdateWatch
 from agents.offline.losses import OfflineObjective, offline_loss
-from agents.random_states import random_states, set_random_states
 from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
+from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
+from agents.saving.random_states import random_states, set_random_states
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ class TextCheckpoints:
 
     Args:
         folder: Where the last two checkpoints are kept, with names that begin with ``text-``.
-        every_seconds: See :class:`agents.checkpoint_folder.CheckpointWriter`; likewise ``stop``, asked before each
-            update.
-        stop: See ``every_seconds``.
+        every_seconds: See :class:`agents.saving.checkpoint_folder.CheckpointWriter`.
+        stop: Likewise; asked before each update.
 
     Raises:
         ValueError: If ``every_seconds`` is negative.

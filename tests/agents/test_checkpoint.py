@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
-from agents.checkpoint import SaveCheckpoints, get_state
-from agents.checkpoint_folder import CheckpointError, CheckpointFolder, TrainingInterrupted
 from agents.cli import main
 from agents.offline.command import OfflineSettings, pretrain, resume_any
 from agents.runs import CommandError
-from agents.state_file import StateFileError, differences, read_state, write_state
+from agents.saving.checkpoint import SaveCheckpoints, get_state
+from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, TrainingInterrupted
+from agents.saving.state_file import StateFileError, differences, read_state, write_state
 from agents.train import resolve_settings, resume_run, train
 from tests.agents.tasks import Echo, OddTokens
 from textgym import TextGenVectorEnv

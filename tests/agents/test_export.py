@@ -16,9 +16,9 @@ from torch import nn
 import agents
 from agents import DoubleDQN, make_vec_env
 from agents.exploration import ContextUCB, Exploration
-from agents.export import ModelFileError, describe, export_model, load, rebuild
-from agents.model_spaces import space_as_json, space_from_json
 from agents.runs import CommandError, find_model
+from agents.saving.export import ModelFileError, describe, export_model, load, rebuild
+from agents.saving.model_spaces import space_as_json, space_from_json
 from agents.train import resolve_settings, train
 from agents.validate import export, load_model, validate
 from textgym import TokenSequence

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from agents import DoubleDQN, learn_from_text, make_vec_env
-from agents.checkpoint import SaveCheckpoints
 from agents.health import DivergenceWarning, NumericalError, value_bound
+from agents.saving.checkpoint import SaveCheckpoints
 
 ENV, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}
 TINY = {"policy_kwargs": {"features_dim": 8, "n_layers": 1, "n_heads": 2}, "learning_starts": 32, "batch_size": 4}

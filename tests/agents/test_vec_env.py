@@ -11,9 +11,11 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 import textgym
-from agents import TextGenVecEnv, make_vec_env
+from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from agents.vec_env import action_masks
 from tests.agents.tasks import OddTokens
+from textgym.language_models import BigramLM
+from textgym.wrappers import VectorTopKActions
 
 SMALL = {"length": 2, "vocab_size": 4}
 # Variants differ in sizes from their base task, which the default run has; CI runs them all.
@@ -21,6 +23,21 @@ IDS = [
     pytest.param(env_id, marks=[pytest.mark.slow] if env_id.endswith(("-Easy-v0", "-Hard-v0", "-Sparse-v0")) else [])
     for env_id in textgym.env_ids()
 ]
+
+
+@pytest.mark.parametrize("env_id", ["TextGen-v0", "TextGen/Json-Easy-v0"])
+def test_a_batch_of_likely_tokens_serves_sb3s_agents(env_id):
+    """Without masks and with them; `Json` allows few tokens."""
+    envs = TextGenVecEnv(VectorTopKActions(gym.make_vec(env_id, num_envs=4), BigramLM(), 5))
+    assert envs.action_space.n == 5 and envs.get_attr("task")[0].vocab_size > 5
+    masks = action_masks(envs)
+    assert (masks is None) == (env_id == "TextGen-v0")
+    model = MaskablePPO("MlpPolicy", envs, n_steps=16, batch_size=32, seed=0, device="cpu").learn(128)
+    returns, _ = evaluate_policy(model, envs, n_eval_episodes=4)
+    assert np.isfinite(returns)
+    DoubleDQN("MlpPolicy", envs, seed=0, learning_starts=16, device="cpu").learn(64)
+    with pytest.raises(ValueError, match="must have TokenSequence observations"):
+        DoubleDQN("PerformerPolicy", envs)
 
 
 def test_rows_agree_with_sb3s_own_vector_of_single_envs():

@@ -147,6 +147,16 @@ class VectorTopKActions(gym.vector.VectorWrapper):
         self._tokens: NDArray[np.int64] | None = None
         self._masks = np.ones((self.num_envs, k), np.bool_)
 
+    @property
+    def task(self) -> Task:
+        """The task of the environment inside."""
+        return self._base.task
+
+    @property
+    def all_legal(self) -> bool:
+        """Whether every action is legal in every state."""
+        return self._base.all_legal
+
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int32], dict[str, Any]]:

@@ -3,7 +3,7 @@
 A checkpoint is taken between two rollouts, when the last step is in replay and the last update in the network. It holds
 weights, target weights, optimizer, replay with its priorities, exploration counts, schedules, the environments in
 mid-episode, the encoder's memory of their texts, and every random state. Reading one executes nothing: see
-:mod:`agents.state_file`.
+:mod:`agents.saving.state_file`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.double_dqn.policies import ActingState
 from agents.double_dqn.sequences import SequencePath
 from agents.offline.rehearsal import Rehearsal
-from agents.random_states import random_states, set_random_states
 from agents.replay.episodes import EpisodeReplayBuffer
-from agents.state_file import StateFileError, read_state
+from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
+from agents.saving.random_states import random_states, set_random_states
+from agents.saving.state_file import StateFileError, read_state
 from agents.vec_env import TextGenVecEnv
 from textgym.tasks.base import Episodes
 
@@ -147,7 +147,7 @@ def _pending_records(model: DoubleDQN) -> list[tuple[str, float, tuple[str, ...]
 
 
 def _description(model: DoubleDQN) -> dict[str, Any] | None:
-    from agents.export import describe
+    from agents.saving.export import describe
 
     try:
         return describe(model)
@@ -174,7 +174,7 @@ def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> 
         StateFileError: If the file can't be read, or holds a model that only its user's own code can build.
         ModelFileError: If its parts do not fit each other.
     """
-    from agents.export import rebuild
+    from agents.saving.export import rebuild
 
     value = read_state(path)
     description, policy = value.get("model"), value.get("state", {}).get("policy", {})
@@ -193,10 +193,10 @@ class SaveCheckpoints(BaseCallback):
 
     Args:
         folder: Where the last two checkpoints are kept.
-        every_seconds: See :class:`agents.checkpoint_folder.CheckpointWriter`; 0 writes one after each rollout.
+        every_seconds: See :class:`agents.saving.checkpoint_folder.CheckpointWriter`; 0 writes one after each rollout.
         resume: What :meth:`CheckpointFolder.load` gave, second part; None begins anew.
         stop: Asked before each rollout; if it says yes, a checkpoint is written and training ends with
-            :class:`agents.checkpoint_folder.TrainingInterrupted`. None never stops.
+            :class:`agents.saving.checkpoint_folder.TrainingInterrupted`. None never stops.
         extra: What else is written with each checkpoint, under ``"extra"``; None for nothing.
 
     Attributes:

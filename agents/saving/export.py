@@ -22,10 +22,10 @@ from torch import nn
 
 from agents.exploration import EXPLORATIONS
 from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
-from agents.model_spaces import space_as_json, space_from_json
 from agents.options import constructor_arguments
 from agents.runs import CommandError, plain, versions
-from agents.state_file import write_synced
+from agents.saving.model_spaces import space_as_json, space_from_json
+from agents.saving.state_file import write_synced
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
@@ -96,8 +96,8 @@ def export_model(model: DoubleDQN, folder: str | Path, environment: Mapping[str,
     config = describe(model)
     files: dict[str, bytes] = {}
     if environment is not None:
-        from agents.export_tokenizer import token_digest, tokenizer_file
         from agents.options import make_env
+        from agents.saving.export_tokenizer import token_digest, tokenizer_file
 
         env_args = dict(environment.get("env_args") or {})
         env = make_env(environment["env"], 1, 0, env_args)
@@ -176,7 +176,7 @@ def check_tokens(path: Path, env: TextGenVecEnv) -> None:
     Raises:
         CommandError: If the tokens' texts are others: the environment has changed since, or has other arguments.
     """
-    from agents.export_tokenizer import token_digest
+    from agents.saving.export_tokenizer import token_digest
 
     known = read_config(path).get("tokens_sha256") if path.is_dir() else None
     if known is not None and known != token_digest(env.envs.task):

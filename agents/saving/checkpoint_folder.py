@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.state_file import StateFileError, read_state, write_state
+from agents.saving.state_file import StateFileError, read_state, write_state
 
 DEFAULT_SECONDS = 30.0
 """Seconds of training between two checkpoints, at least."""
@@ -46,7 +46,7 @@ class CheckpointFolder:
 
         Args:
             number: Of steps, or updates, so far.
-            value: What to write, see :func:`agents.state_file.write_state`.
+            value: What to write, see :func:`agents.saving.state_file.write_state`.
 
         Raises:
             OSError: If it can't be written; the earlier ones are still there.

@@ -1,0 +1,1 @@
+"""Checkpoints and models in files that hold arrays and JSON, and execute nothing."""
