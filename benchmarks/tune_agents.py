@@ -202,7 +202,7 @@ class _Work:
 def _content(tuned: Tuned, final_seconds: float) -> dict[str, Any]:
     return {
         "agent": tuned.agent,
-        "agent_kwargs": tuned.best.arguments,
+        "agent_kwargs": dict(tuned.best.arguments),
         "tasks": list(tuned.objective.tasks),
         "seconds": tuned.objective.seconds,
         "final_seconds": final_seconds,
