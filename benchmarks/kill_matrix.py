@@ -66,9 +66,19 @@ def _train(folder: Path) -> list[str]:
     return [*_TEXTGYM, "train", *_ENV, *_AGENT.split(), *options]
 
 
-def _train_again(folder: Path) -> list[str]:
-    began = (folder / "run" / CONFIG).is_file()
-    return [*_TEXTGYM, "train", "--resume", str(folder / "run")] if began else _train(folder)
+def _train_on_text(folder: Path) -> list[str]:
+    (folder / "corpus.txt").write_text("the cat sat on the mat and saw the dog\n" * 300)
+    options = ["--from-text", str(folder / "corpus.txt"), "--window", "16", "--epochs", "30"]
+    options += ["--checkpoint-seconds", "0.2", "--run-dir", str(folder / "run")]
+    return [*_TEXTGYM, "train", *_AGENT.split(), *options]
+
+
+def _goes_on(start: Callable[[Path], list[str]]) -> Callable[[Path], list[str]]:
+    def again(folder: Path) -> list[str]:
+        began = (folder / "run" / CONFIG).is_file()
+        return [*_TEXTGYM, "train", "--resume", str(folder / "run")] if began else start(folder)
+
+    return again
 
 
 def _train_result(folder: Path) -> Any:
@@ -82,6 +92,11 @@ def _train_result(folder: Path) -> Any:
     weights = (run / "model" / "model.safetensors").read_bytes()
     result = _timeless(json.loads((run / "result.json").read_text()))
     return {"state": state, "log": rows, "samples": (run / SAMPLES).read_text(), "result": result, "weights": weights}
+
+
+def _text_result(folder: Path) -> Any:
+    result = json.loads((folder / "run" / "result.json").read_text())
+    return {"result": _timeless(result), "weights": (folder / "run" / "model" / "model.safetensors").read_bytes()}
 
 
 def _tune(folder: Path) -> list[str]:
@@ -124,7 +139,8 @@ def _timeless(values: dict[str, Any]) -> dict[str, Any]:
 def commands(model: Path) -> dict[str, Command]:
     """Everything that is killed; ``model`` is what ``validate`` looks at."""
     made = (
-        Command("train", _train, _train_again, _train_result),
+        Command("train", _train, _goes_on(_train), _train_result),
+        Command("train-from-text", _train_on_text, _goes_on(_train_on_text), _text_result),
         Command("tune", _tune, None, _tune_result),
         Command("benchmarks", _sweep, None, _sweep_result),
         Command("validate", _validate(model), None, _validate_result),
