@@ -143,6 +143,18 @@ def sensitivity(
 
 
 @app.command()
+def leaderboard(
+    results: Annotated[Path, typer.Argument(help="Folder of the sweep 'table'.")] = Path("results/table"),
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/table.md"),
+) -> None:
+    """Write the table of agents and tasks, at equal time and at equal steps."""
+    from benchmarks.leaderboard import markdown
+
+    write_text(out, markdown(runner.load_results(results)))
+    Console().print(f"wrote {out}", soft_wrap=True)
+
+
+@app.command()
 def throughput(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats, and nothing that takes long.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="PyTorch threads.")] = 1,
