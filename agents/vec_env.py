@@ -95,13 +95,26 @@ class TextGenVecEnv(VecEnv):
         return self.envs.action_masks()
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that decides what comes next, randomness included."""
-        return {"envs": self.envs.get_state(), "lengths": self._lengths.copy(), "returns": self._returns.copy()}
+        """Everything that decides what comes next, randomness included.
+
+        Raises:
+            ValueError: If a wrapper is around the batched environment: a wrapper's state is not kept.
+        """
+        return {"envs": self._batched().get_state(), "lengths": self._lengths.copy(), "returns": self._returns.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Return to a state that :meth:`get_state` gave."""
-        self.envs.set_state(state["envs"])
+        """Return to a state that :meth:`get_state` gave.
+
+        Raises:
+            ValueError: As :meth:`get_state`.
+        """
+        self._batched().set_state(state["envs"])
         self._lengths, self._returns = state["lengths"].copy(), state["returns"].copy()
+
+    def _batched(self) -> TextGenVectorEnv:
+        if not isinstance(self.envs, TextGenVectorEnv):
+            raise ValueError(f"envs must be a TextGenVectorEnv without a wrapper to keep its state, got {self.envs}")
+        return self.envs
 
     def close(self) -> None:
         """Close the batched environment."""
