@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.leaderboard import duel_table, markdown, score_table, speed_table
 from benchmarks.report.data import Comparison
+from benchmarks.run import load_results
 from tests.benchmarks.test_report import result
 from textgym import references
 
@@ -56,3 +57,9 @@ def test_the_page_and_what_is_missing(comparison):
     assert all(len(line) <= 120 for line in page.splitlines() if not line.startswith("|"))
     with pytest.raises(ValueError, match="results must hold a task with reference scores that every agent has played"):
         markdown([result("ours", REVERSE), result("ppo-mlp", SORT)])
+
+
+def test_the_readme_and_the_page_say_what_the_results_say():
+    found = Comparison(load_results(ROOT / "results" / "table"))
+    assert score_table(found, 1) in (ROOT / "README.md").read_text("utf-8")
+    assert markdown(found.results) == (ROOT / "docs" / "table.md").read_text("utf-8")
