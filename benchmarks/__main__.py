@@ -54,17 +54,20 @@ def ablate(
     jobs: Annotated[int, typer.Option(min=1, help="Cells that run at a time, one thread each.")] = 1,
     engine: Annotated[str, typer.Option(help=f"One of: {', '.join(runner.ENGINES)}.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; else a Ray is started here.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write what came out as Markdown, too.")] = None,
 ) -> None:
     """Test each claim about the agent at equal environment steps: run the sweep 'ablate', and say what came out."""
     from benchmarks.attention import print_table
     from benchmarks.report.tables import ablation_rows
-    from benchmarks.sensitivity import effects
+    from benchmarks.sensitivity import ablation_markdown, effects
 
     folder = out / "ablate"
     failed = _run("ablate", SWEEPS["ablate"], folder, jobs, engine, address)
-    print_table(
-        "ablate: normalised area under the curve", ablation_rows(effects(runner.load_results(folder), "ablate"))
-    )
+    found = effects(runner.load_results(folder), "ablate")
+    print_table("ablate: normalised area under the curve", ablation_rows(found))
+    if page is not None:
+        write_text(page, ablation_markdown(found))
+        Console().print(f"wrote {page}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 

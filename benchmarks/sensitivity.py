@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.run import Result
-from benchmarks.sweep import FACTORS, SWEEPS, Cell, ablation
+from benchmarks.sweep import ABLATION_BASE, ABLATION_TASKS, FACTORS, SWEEPS, Cell, ablation
 from textgym import references
 
 BASE_NAME = "base"
@@ -135,7 +135,6 @@ def effects(results: Sequence[Result], sweep: str = "defaults") -> list[Effect]:
 def markdown(found: Sequence[Effect]) -> str:
     """A page with the table, for ``docs/defaults.md``."""
     base = next(effect for effect in found if effect.name == BASE_NAME)
-    tasks = list(base.by_task)
     lines = [
         "# What each default is worth",
         "",
@@ -144,12 +143,8 @@ def markdown(found: Sequence[Effect]) -> str:
         "return of 20 evaluations over the run, averaged over the seeds. The difference to the base is over pairs",
         "with the same task and seed, with its standard error; beyond two errors it is in bold.",
         "",
-        "| change | " + " | ".join(_short(task) for task in tasks) + " | difference |",
-        "|---|" + "---:|" * (len(tasks) + 1),
+        *_table(found, list(base.by_task)),
     ]
-    for effect in found:
-        areas = " | ".join(f"{effect.by_task[task]:.3f}" if task in effect.by_task else "" for task in tasks)
-        lines.append(f"| {effect.name} | {areas} | {_difference(effect)} |")
     named = {effect.name: _difference(effect).replace("**", "") for effect in found}
     lines += ["", "What follows:", "", "| default | because |", "|---|---|"]
     lines += [f"| {default} | {_explained(reason, named)} |" for default, reason in REASONS]
@@ -157,6 +152,40 @@ def markdown(found: Sequence[Effect]) -> str:
     lines += [f"* {_describe(cell)}" for cell in dict.fromkeys(_anonymous(cell) for cell in SWEEPS["defaults"])]
     lines += ["", f"The base: {_arguments(SWEEPS['defaults'][0].agent_kwargs)}.", ""]
     return "\n".join(lines)
+
+
+def ablation_markdown(found: Sequence[Effect]) -> str:
+    """A page about what each part of the agent is worth, for ``docs/ablation.md``."""
+    lines = [
+        "# What each part of the agent is worth",
+        "",
+        "Made by `python -m benchmarks ablate --page docs/ablation.md`, never by hand: one part of `DoubleDQN` is taken",
+        "away, exchanged or added at a time, at equal environment steps. A figure is the area under the learning curve:",
+        "the mean greedy score of 20 evaluations over the run, normalised so that 0 is a random policy and 1 the best",
+        "known, averaged over the seeds. The difference to the base is over pairs with the same task and seed, with its",
+        "standard error; beyond two errors it is in bold.",
+        "",
+        *_table(found, [task for task, _ in ABLATION_TASKS]),
+        "",
+        "Tasks and their budgets:",
+        "",
+        *(f"* `{task}`: {steps:,} steps" for task, steps in ABLATION_TASKS),
+        "",
+        f"The base: {_arguments(ABLATION_BASE)}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(found: Sequence[Effect], tasks: Sequence[str]) -> list[str]:
+    lines = [
+        "| change | " + " | ".join(_short(task) for task in tasks) + " | difference |",
+        "|---|" + "---:|" * (len(tasks) + 1),
+    ]
+    for effect in found:
+        areas = " | ".join(f"{effect.by_task[task]:.3f}" if task in effect.by_task else "" for task in tasks)
+        lines.append(f"| {effect.name} | {areas} | {_difference(effect)} |")
+    return lines
 
 
 def _explained(reason: str, named: dict[str, str]) -> str:
@@ -173,6 +202,8 @@ def _explained(reason: str, named: dict[str, str]) -> str:
 def _difference(effect: Effect) -> str:
     if effect.name == BASE_NAME:
         return ""
+    if effect.pairs == 1:
+        return f"{effect.difference:+.3f}"
     text = f"{effect.difference:+.3f} ± {effect.error:.3f}"
     return f"**{text}**" if abs(effect.difference) > 2 * effect.error else text
 
