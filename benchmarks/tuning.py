@@ -102,11 +102,12 @@ class _ReportedCurve(LearningCurve):
         return goes_on
 
 
+SHORT = {"length": 3, "vocab_size": 8}
 TASKS: tuple[CellObjective, ...] = (
-    CellObjective("ours", REVERSE, budget_steps=8_000),
-    CellObjective("ours", "TextGen/Sort-v0", budget_steps=8_000),
+    CellObjective("ours", REVERSE, SHORT, budget_steps=2_000),
+    CellObjective("ours", "TextGen/Sort-v0", SHORT, budget_steps=2_000),
 )
-"""What is tuned: budgets that leave room above the defaults; a trial takes about ten seconds on one core."""
+"""What is tuned: budgets that leave room above the defaults; a trial takes some seconds on one core."""
 
 
 def run_study(
@@ -257,7 +258,7 @@ def _text(scores: Sequence[float | None]) -> str:
 def main(
     trials: Annotated[int, typer.Option(min=2, help="Trials of a study.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, help="Studies of each task and sampler.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of a trial, in place of 8,000.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of a trial, in place of 2,000.")] = None,
     confirm: Annotated[int, typer.Option(min=0, max=len(FRESH_SEEDS), help="Fresh seeds for the best.")] = 2,
     jobs: Annotated[int, typer.Option(min=1, help="Studies at a time, one thread each.")] = 1,
     folder: Annotated[Path, typer.Option(help="Folder of the study files.")] = Path("results/tuning"),
