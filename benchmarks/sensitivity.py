@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from benchmarks.run import Result
 from benchmarks.sweep import ABLATION_BASE, ABLATION_TASKS, FACTORS, SWEEPS, Cell, ablation
 from textgym import references
 
 BASE_NAME = "base"
+_ARROWS = {1: " ↑", 0: "", -1: " ↓"}
 REASONS: tuple[tuple[str, str], ...] = (
     ("`learning_rate=1e-3`", "as good as 2e-3 ({learning rate 1e-3}); 4e-3 is worse ({learning rate 4e-3})"),
     (
@@ -59,6 +62,7 @@ class Effect:
         difference: Mean over all pairs of the area with the change minus that of the base.
         error: Standard error of ``difference``; 0 for the base.
         pairs: Number of pairs.
+        agreed: Task → 1 or −1 where the change is above, or below, the base in every seed; 0 elsewhere.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Effect:
     difference: float
     error: float
     pairs: int
+    agreed: dict[str, int]
 
 
 def area(result: Result) -> float:
@@ -128,7 +133,12 @@ def effects(results: Sequence[Result], sweep: str = "defaults") -> list[Effect]:
             task: fmean(areas[one.name] for one, _ in pairs if one.task == task)
             for task in dict.fromkeys(one.task for one, _ in pairs)
         }
-        found.append(Effect(name, by_task, fmean(differences), error, len(pairs)))
+        signs = {
+            task: {float(np.sign(areas[one.name] - areas[two.name])) for one, two in pairs if one.task == task}
+            for task in by_task
+        }
+        agreed = {task: int(min(of)) if len(of) == 1 else 0 for task, of in signs.items()}
+        found.append(Effect(name, by_task, fmean(differences), error, len(pairs), agreed))
     return found
 
 
@@ -162,10 +172,11 @@ def ablation_markdown(found: Sequence[Effect]) -> str:
         "Made by `python -m benchmarks ablate --page docs/ablation.md`, never by hand: one part of `DoubleDQN` is",
         "taken away, exchanged or added at a time, at equal environment steps. A figure is the area under the",
         "learning curve: the mean greedy score of 20 evaluations over the run, normalised so that 0 is a random",
-        "policy and 1 the best known, averaged over the seeds. The difference to the base is over pairs with the",
-        "same task and seed, with its standard error; beyond two errors it is in bold.",
+        "policy and 1 the best known, averaged over three seeds; with an arrow where every seed is on the same side",
+        "of the base. The difference to the base is over pairs with the same task and seed, with its standard error;",
+        "beyond two errors it is in bold.",
         "",
-        *_table(found, [task for task, _ in ABLATION_TASKS]),
+        *_table(found, [task for task, _ in ABLATION_TASKS], arrows=True),
         "",
         "Tasks and their budgets:",
         "",
@@ -177,13 +188,18 @@ def ablation_markdown(found: Sequence[Effect]) -> str:
     return "\n".join(lines)
 
 
-def _table(found: Sequence[Effect], tasks: Sequence[str]) -> list[str]:
+def _table(found: Sequence[Effect], tasks: Sequence[str], arrows: bool = False) -> list[str]:
+    def figure(effect: Effect, task: str) -> str:
+        if task not in effect.by_task:
+            return ""
+        return f"{effect.by_task[task]:.3f}" + (_ARROWS[effect.agreed[task]] if arrows else "")
+
     lines = [
         "| change | " + " | ".join(_short(task) for task in tasks) + " | difference |",
         "|---|" + "---:|" * (len(tasks) + 1),
     ]
     for effect in found:
-        areas = " | ".join(f"{effect.by_task[task]:.3f}" if task in effect.by_task else "" for task in tasks)
+        areas = " | ".join(figure(effect, task) for task in tasks)
         lines.append(f"| {effect.name} | {areas} | {_difference(effect)} |")
     return lines
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.run import load_results
-from benchmarks.sensitivity import effects, markdown, normalised_area, variants
+from benchmarks.sensitivity import ablation_markdown, effects, markdown, normalised_area, variants
 from benchmarks.sweep import ABLATION_TASKS, FACTORS, SEEDS, SMALL_TASKS, SWEEPS
 
 ROOT = Path(__file__).parents[2]
@@ -50,3 +50,9 @@ def test_the_page_is_what_the_results_say():
     """Made by ``python -m benchmarks sensitivity``, never by hand."""
     written = (ROOT / "docs" / "defaults.md").read_text("utf-8")
     assert markdown(effects(load_results(ROOT / "results" / "defaults"))) == written
+
+
+def test_the_page_about_the_parts_is_what_the_results_say():
+    found = effects(load_results(ROOT / "results" / "ablate"), "ablate")
+    assert [effect.pairs for effect in found] == [len(ABLATION_TASKS) * len(SEEDS)] * len(variants("ablate"))
+    assert ablation_markdown(found) == (ROOT / "docs" / "ablation.md").read_text("utf-8")
