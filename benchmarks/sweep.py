@@ -211,9 +211,9 @@ ABLATION_TASKS: tuple[tuple[str, int], ...] = (
 )
 """Task and environment steps: dense and sparse rewards; all deterministic, for the lower bound.
 
-144 cells, about three quarters of an hour on two cores: some 30 s for each, and two minutes for those on transitions.
-Chance succeeds once in 120 episodes of the sparse task, so that it can tell agents apart within its steps. A task that
-nobody learns in so many steps, as ``Keywords-Easy`` in the table, could not.
+144 cells, one to two hours on two cores; those on transitions take six times as long as the others. Chance succeeds
+once in 120 episodes of the sparse task, so that it can tell agents apart within its steps. A task that nobody learns in
+so many steps, as ``Keywords-Easy`` in the table, could not.
 """
 
 
