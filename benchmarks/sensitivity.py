@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-
 from benchmarks.run import Result
 from benchmarks.sweep import ABLATION_BASE, ABLATION_TASKS, FACTORS, SWEEPS, Cell, ablation
 from textgym import references
@@ -133,11 +131,10 @@ def effects(results: Sequence[Result], sweep: str = "defaults") -> list[Effect]:
             task: fmean(areas[one.name] for one, _ in pairs if one.task == task)
             for task in dict.fromkeys(one.task for one, _ in pairs)
         }
-        signs = {
-            task: {float(np.sign(areas[one.name] - areas[two.name])) for one, two in pairs if one.task == task}
-            for task in by_task
-        }
-        agreed = {task: int(min(of)) if len(of) == 1 else 0 for task, of in signs.items()}
+        agreed = {}
+        for task in by_task:
+            of = [difference for (one, _), difference in zip(pairs, differences, strict=True) if one.task == task]
+            agreed[task] = int(min(of) > 0) - int(max(of) < 0)
         found.append(Effect(name, by_task, fmean(differences), error, len(pairs), agreed))
     return found
 

@@ -102,10 +102,10 @@ class _ReportedCurve(LearningCurve):
         return goes_on
 
 
-SHORT = {"length": 3, "vocab_size": 8}
+_SHORT = {"length": 3, "vocab_size": 8}
 TASKS: tuple[CellObjective, ...] = (
-    CellObjective("ours", REVERSE, SHORT, budget_steps=2_000),
-    CellObjective("ours", "TextGen/Sort-v0", SHORT, budget_steps=2_000),
+    CellObjective("ours", REVERSE, _SHORT, budget_steps=2_000),
+    CellObjective("ours", "TextGen/Sort-v0", _SHORT, budget_steps=2_000),
 )
 """What is tuned: budgets that leave room above the defaults; a trial takes some seconds on one core."""
 

@@ -38,6 +38,8 @@ def test_a_batch_of_likely_tokens_serves_sb3s_agents(env_id):
     DoubleDQN("MlpPolicy", envs, seed=0, learning_starts=16, device="cpu").learn(64)
     with pytest.raises(ValueError, match="must have TokenSequence observations"):
         DoubleDQN("PerformerPolicy", envs)
+    with pytest.raises(ValueError, match="envs must be a TextGenVectorEnv without a wrapper to keep its state, got <"):
+        envs.get_state()
 
 
 def test_rows_agree_with_sb3s_own_vector_of_single_envs():
