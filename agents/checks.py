@@ -8,7 +8,7 @@ from typing import Any
 
 
 def check_range(name: str, value: Any, low: float, high: float, integer: bool = False) -> None:
-    """Raise ``ValueError``, naming the argument, unless a value is a number in a closed range.
+    """Raise ``ValueError``, naming the argument, unless a value is a finite number in a closed range.
 
     Args:
         name: The argument.
@@ -18,12 +18,14 @@ def check_range(name: str, value: Any, low: float, high: float, integer: bool = 
         integer: Whether it must be an integer.
     """
     kind: Any = Integral if integer else Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         if high == math.inf:
             accepted = f"an integer of at least {low}" if integer else f"at least {low}"
         else:
             accepted = f"an integer in [{low}, {high}]" if integer else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    if value == math.inf:
+        raise ValueError(f"{name} must be finite, got {value!r}")
 
 
 def check_ranges(**ranges: tuple[float, float, float]) -> None:

@@ -83,8 +83,12 @@ def agent_defaults() -> dict[str, Any]:
     return declared | {name: default.sequences for name, default in DEFAULTS.items()}
 
 
-def checked_agent_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def checked_agent_arguments(arguments: dict[str, Any], source: str = "--set") -> dict[str, Any]:
     """All arguments of the agent's constructor: those given, and the defaults of the rest.
+
+    Args:
+        arguments: Those given.
+        source: Where they come from, for errors.
 
     Raises:
         CommandError: If an argument is unknown; the message lists the known ones.
@@ -94,14 +98,14 @@ def checked_agent_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
         if name not in defaults:
             alike = difflib.get_close_matches(name, defaults, n=1)
             hint = f"did you mean {alike[0]}? " if alike else ""
-            raise CommandError(f"--set takes no argument {name!r}; {hint}accepted: {', '.join(sorted(defaults))}")
+            raise CommandError(f"{source} takes no argument {name!r}; {hint}accepted: {', '.join(sorted(defaults))}")
         if name.endswith("_kwargs") and not isinstance(arguments[name], dict | None):
-            raise CommandError(f"--set {name} must be a mapping, as in {name}.KEY=VALUE, got {arguments[name]!r}")
+            raise CommandError(f"{source} {name} must be a mapping, as in {name}.KEY=VALUE, got {arguments[name]!r}")
     policy_names = _policy_arguments()
     for name in arguments.get("policy_kwargs") or {}:
         if name not in policy_names:
             raise CommandError(
-                f"--set policy_kwargs takes no argument {name!r}; accepted: {', '.join(sorted(policy_names))}"
+                f"{source} policy_kwargs takes no argument {name!r}; accepted: {', '.join(sorted(policy_names))}"
             )
     return {**defaults, **arguments}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.options import one_line
-from agents.runs import CHECKPOINTS, CONFIG, RESULT, SAMPLES, CommandError, read_yaml_mapping, versions
+from agents.runs import CHECKPOINTS, CONFIG, SAMPLES, CommandError, read_result, read_yaml_mapping, versions
 from agents.saving.checkpoint_folder import CheckpointFolder
 from agents.saving.state_file import StateFileError
 from agents.validate import Scores
@@ -44,18 +43,19 @@ def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def finished_scores(folder: Path) -> Scores | None:
     """The final evaluation of a run that has ended; None where it has not."""
-    try:
-        result = json.loads((folder / RESULT).read_text("utf-8"))
-        values: dict[str, Any] = {field.name: result[field.name] for field in fields(Scores)}
-    except (OSError, ValueError, KeyError, TypeError):
+    result = read_result(folder)
+    if result is None:
         return None
+    values: dict[str, Any] = {field.name: result[field.name] for field in fields(Scores)}
     intervals = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return Scores(**{**values, **intervals})
 
 
 def changed_versions(config: dict[str, Any]) -> str | None:
     """Which versions are others than those that a run began with: bits may differ then. None if there are none."""
-    began: dict[str, Any] = config.get("versions") or {}
+    began = config.get("versions")
+    if not isinstance(began, dict):
+        began = {}
     others = [f"{name} {began.get(name)} → {now}" for name, now in versions().items() if began.get(name) != now]
     return ", ".join(others) or None
 

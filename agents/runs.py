@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import yaml
 
 CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "model.zip"
@@ -26,6 +27,26 @@ CHECKPOINTS, MODEL_FOLDER = "checkpoint", "model"
 VOCABULARY = "vocabulary.json"  # of a model that learned from a text file
 EXPORTED = "config.json"
 """What makes a folder an exported model: see :mod:`agents.saving.export`."""
+
+
+_NUMBER, _INTERVAL = {"type": "number"}, {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_SCORES = {
+    **{"episodes": {"type": "integer"}, "mean": _NUMBER, "mean_interval": _INTERVAL, "mean_length": _NUMBER},
+    **{"iqm": _NUMBER, "iqm_interval": _INTERVAL, "normalised": {"type": ["number", "null"]}},
+    "normalised_interval": {"anyOf": [_INTERVAL, {"type": "null"}]},
+    "references": {"type": ["object", "null"], "additionalProperties": _NUMBER},
+}
+_SPEED = dict.fromkeys(("steps", "updates", "train_seconds", "steps_per_second", "updates_per_second"), _NUMBER)
+_RESULT_SCHEMA = {"type": "object", "properties": {**_SCORES, **_SPEED}, "required": [*_SCORES, *_SPEED]}
+_TRAINED_IN_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "env": {"type": "string"},
+        "env_args": {"type": ["object", "null"]},
+        "seed": {"type": ["integer", "null"], "minimum": 0},
+        "n_envs": {"type": ["integer", "null"], "minimum": 1},
+    },
+}
 
 
 class CommandError(Exception):
@@ -116,6 +137,16 @@ def read_yaml_mapping(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The content of ``result.json`` of a run that has ended; None where it is missing or damaged."""
+    try:
+        result = json.loads((folder / RESULT).read_text("utf-8"))
+        jsonschema.validate(result, _RESULT_SCHEMA)
+    except (OSError, ValueError, RecursionError, jsonschema.ValidationError):
+        return None
+    return result
+
+
 def create_run_folder(path: str | Path | None, env_id: str) -> Path:
     """Make the folder of a new run.
 
@@ -189,7 +220,7 @@ def find_model(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
         model = path.parent if (path.parent / EXPORTED).is_file() and path.suffix in (".json", ".safetensors") else path
     for folder in (model.parent, model.parent.parent):
         if (folder / CONFIG).is_file():
-            return model, read_yaml_mapping(folder / CONFIG)
+            return model, _checked_environment(read_yaml_mapping(folder / CONFIG), folder / CONFIG)
     return model, _exported_environment(model) if model.is_dir() else None
 
 
@@ -210,10 +241,20 @@ def _exported_environment(folder: Path) -> dict[str, Any] | None:
         raise CommandError(f"{folder / EXPORTED} can't be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(environment, dict):
         return None
+    _checked_environment(environment, folder / EXPORTED)
     env_args = environment.get("env_args")
     if isinstance(env_args, dict) and "tokenizer" in env_args:  # its own copy, wherever the file says it is
         environment["env_args"] = {**env_args, "tokenizer": str(folder / "tokenizer.json")}
     return environment
+
+
+def _checked_environment(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a model was trained in, of the right types; other keys are left alone."""
+    try:
+        jsonschema.validate(values, _TRAINED_IN_SCHEMA)
+    except jsonschema.ValidationError as error:
+        raise CommandError(f"{path}: {error.json_path.removeprefix('$.')}: {error.message[:200]}") from None
+    return values
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

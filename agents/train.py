@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.callbacks import LogProgress, ProgressDisplay, SampleTexts, StopWhen, save_model
 from agents.double_dqn import DoubleDQN
+from agents.double_dqn.arguments import check_arguments
 from agents.options import (
     checked_agent_arguments,
     checked_env_id,
@@ -152,6 +153,13 @@ def resolve_settings(
     values = {**base, "threads": DEFAULT_THREADS, **{key: file[key] for key in file if key in fields}, **given}
     values["env"] = env
     values["env_args"] = merge(file.get("env_args", {}), env_args or {})
+    if "agent" in file:  # on its own, so that an error names the file
+        source = f"--config {config}: agent"
+        checked_agent_arguments(file["agent"], source)
+        try:
+            check_arguments(constructor_arguments(file["agent"]))
+        except ValueError as error:
+            raise CommandError(f"{source}: {one_line(error)}") from None
     agent = merge({} if "agent" in file else preset.kwargs, file.get("agent", {}), options.get("agent") or {})
     values["agent"] = checked_agent_arguments(agent)
     for name, least in (("steps", 1), ("n_envs", 1), ("threads", 1), ("seed", 0)):
@@ -354,7 +362,7 @@ def say(console: Console | None, text: str) -> None:
 def _make_model(settings: TrainSettings, env: Any) -> DoubleDQN:
     try:
         torch.device("cpu" if settings.device == "auto" else settings.device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise CommandError(f"--device must be auto, cpu, cuda, cuda:1 …, got {settings.device!r}") from None
     arguments = constructor_arguments(settings.agent)
     try:

@@ -288,12 +288,12 @@ def validate(
     if own:
         assert config is not None
         env_id = config["env"]
-        env_args = config.get("env_args", {}) if env_args is None else env_args
+        env_args = config.get("env_args") if env_args is None else env_args
     assert env_id is not None
     env_id = checked_env_id(env_id)
     n_rows = min(64, episodes)
     if own and config is not None and isinstance(first := config.get("seed"), int):
-        trained = range(first, first + int(config.get("n_envs", 1)))
+        trained = range(first, first + int(config.get("n_envs") or 1))
         if seed < trained.stop and seed + n_rows > trained.start:
             raise CommandError(
                 f"--seed must leave out the training seeds {trained.start} to {trained.stop - 1}, got {seed} "

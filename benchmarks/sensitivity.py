@@ -70,6 +70,17 @@ class Effect:
     pairs: int
     agreed: dict[str, int]
 
+    @property
+    def clear(self) -> bool:
+        """Whether the difference is beyond two standard errors."""
+        return abs(self.difference) > 2 * self.error > 0
+
+    def __str__(self) -> str:
+        """The difference and its standard error, if there is one; nothing for the base."""
+        if self.name == BASE_NAME:
+            return ""
+        return f"{self.difference:+.3f}" + (f" ± {self.error:.3f}" if self.pairs > 1 else "")
+
 
 def area(result: Result) -> float:
     """Mean return of a run's evaluations after the first, which precedes all learning."""
@@ -152,7 +163,7 @@ def markdown(found: Sequence[Effect]) -> str:
         "",
         *_table(found, list(base.by_task)),
     ]
-    named = {effect.name: _difference(effect).replace("**", "") for effect in found}
+    named = {effect.name: str(effect) for effect in found}
     lines += ["", "What follows:", "", "| default | because |", "|---|---|"]
     lines += [f"| {default} | {_explained(reason, named)} |" for default, reason in REASONS]
     lines += ["", "Tasks and their budgets:", ""]
@@ -197,7 +208,7 @@ def _table(found: Sequence[Effect], tasks: Sequence[str], arrows: bool = False) 
     ]
     for effect in found:
         areas = " | ".join(figure(effect, task) for task in tasks)
-        lines.append(f"| {effect.name} | {areas} | {_difference(effect)} |")
+        lines.append(f"| {effect.name} | {areas} | {f'**{effect}**' if effect.clear else effect} |")
     return lines
 
 
@@ -210,15 +221,6 @@ def _explained(reason: str, named: dict[str, str]) -> str:
         return named.get(match[1], "not measured")
 
     return re.sub(r"\{(.*?)\}", difference, reason)
-
-
-def _difference(effect: Effect) -> str:
-    if effect.name == BASE_NAME:
-        return ""
-    if effect.pairs == 1:
-        return f"{effect.difference:+.3f}"
-    text = f"{effect.difference:+.3f} ± {effect.error:.3f}"
-    return f"**{text}**" if abs(effect.difference) > 2 * effect.error else text
 
 
 def _short(task: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from agents.checks import check_range
@@ -35,6 +36,10 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "priority_alpha": (0, 1),
     "priority_beta": (0, 1),
 }
+FLAGS = (
+    *("double_q", "dueling", "prioritized_replay", "lower_bound", "watkins"),
+    *("optimize_memory_usage", "_init_setup_model"),
+)
 NEVER_NONE = frozenset(
     {
         "gamma",
@@ -47,6 +52,7 @@ NEVER_NONE = frozenset(
         "device",
         "priority_alpha",
         "priority_beta",
+        *FLAGS,
     }
 )
 """None stands for a default in all the others."""
@@ -64,6 +70,11 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             continue
         if name in INTEGERS:
             check_range(name, value, *INTEGERS[name], integer=True)
+        elif name in FLAGS:
+            if not isinstance(value, (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
+        elif name == "max_grad_norm" and value == math.inf:
+            continue  # no limit
         elif name in NUMBERS:
             check_range(name, value, *NUMBERS[name])
         elif name in MAPPINGS and not isinstance(value, Mapping):

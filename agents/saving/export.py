@@ -205,6 +205,8 @@ def rebuild(
         }
         if isinstance(arguments.get("train_freq"), list):
             arguments["train_freq"] = tuple(arguments["train_freq"])
+        if arguments.get("max_grad_norm") == "inf":
+            arguments["max_grad_norm"] = math.inf
         arguments = constructor_arguments(arguments)
         model = DoubleDQN(config["policy"], None, device=device, _init_setup_model=False, **arguments)
         model.observation_space = space_from_json(config["observation_space"])
@@ -231,6 +233,8 @@ def _arguments(model: DoubleDQN) -> dict[str, Any]:
     values["gradient_steps"] = model.gradient_steps if model.fixed_gradient_steps else None
     frequency: Any = model.train_freq
     values["train_freq"] = [frequency.frequency, frequency.unit.value]
+    if model.max_grad_norm == math.inf:
+        values["max_grad_norm"] = "inf"  # JSON has no infinity
     rate = model.learning_rate
     if isinstance(rate, LinearSchedule):
         values["learning_rate"] = {"start": rate.start, "end": rate.end, "fraction": rate.end_fraction}

@@ -196,15 +196,14 @@ def ablation_chart(results: Sequence[Result], sweep: str) -> DotChart:
     found = [effect for effect in effects(results, sweep) if effect.name != BASE_NAME]
     rows = []
     for effect in sorted(found, key=lambda effect: -effect.difference):
-        error = 1.96 * effect.error
-        clear = abs(effect.difference) > error > 0
+        error = 2 * effect.error
         low, high = (effect.difference - error, effect.difference + error) if error else (None, None)
-        text = f"{effect.difference:+.3f}" + (f" ± {error:.3f}" if error else "") + f", {counted(effect.pairs, 'pair')}"
-        style = Style("", (2 if effect.difference > 0 else 0) if clear else GREY)
+        text = f"{effect}, {counted(effect.pairs, 'pair')}"
+        style = Style("", (2 if effect.difference > 0 else 0) if effect.clear else GREY)
         rows.append(Row(effect.name, text, style, effect.difference, low, high))
     title = "What one change to the base does"
     what = "normalised score" if sweep == "ablate" else "return"
-    label = f"difference in mean {what} over the run, with 1.96 standard errors"
+    label = f"difference in mean {what} over the run, with two standard errors"
     return DotChart(f"ablation-{sweep}", title, label, tuple(rows), guide=(0.0, "base"))
 
 

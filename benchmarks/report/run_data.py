@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.options import checked_env_id, make_env
-from agents.runs import CONFIG, RESULT, CommandError, find_model
+from agents.runs import CONFIG, CommandError, find_model, read_result
 from agents.validate import FRESH_SEED, load_model
 from benchmarks.report.charts import Line, LineChart, Style
 from benchmarks.report.figures import AXES, file_key
@@ -98,20 +97,16 @@ def load_run(folder: Path, n_episodes: int) -> Run:
         raise CommandError(f"{folder} must hold a {CONFIG} that names the environment")
     env_id, env_args = checked_env_id(config["env"]), config.get("env_args") or {}
     model = load_model(model_path, "cpu")
-    seed = int(config.get("seed", 0)) + max(FRESH_SEED, int(config.get("n_envs", 1)))
+    seed = int(config.get("seed") or 0) + max(FRESH_SEED, int(config.get("n_envs") or 1))
     env = make_env(env_id, n_episodes, seed, env_args)
     if model.observation_space != env.observation_space or model.action_space != env.action_space:
         raise CommandError(f"the model in {folder} must fit {env_id}; it was trained on {model.observation_space}")
     episodes = play(model, env, seed)
     env.close()
-    try:
-        result = json.loads((folder / RESULT).read_text("utf-8"))
-    except (OSError, ValueError):
-        result = {}
     return Run(
         folder,
         {**config, "env": env_id},
-        result if isinstance(result, dict) else {},
+        read_result(folder) or {},
         _read_progress(folder / _PROGRESS),
         episodes,
         None if env_args else references(env_id),

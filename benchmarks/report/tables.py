@@ -12,7 +12,7 @@ from benchmarks.report.data import SHARE_OF_BEST, Comparison
 from benchmarks.report.figures import in_words, named_figures
 from benchmarks.report.statistics import median_time
 from benchmarks.run import Result
-from benchmarks.sensitivity import BASE_NAME, Effect, effects
+from benchmarks.sensitivity import Effect, effects
 
 
 def score_table(comparison: Comparison) -> Table:
@@ -59,13 +59,13 @@ def sooner_table(comparison: Comparison) -> Table:
     return Table(header, tuple(rows), frozenset({1, 3, 4, 5}))
 
 
-def ablation_rows(found: Sequence[Effect]) -> list[dict[str, Any]]:
-    """Effects for the terminal: every change with its difference to the base."""
+def ablation_rows(found: Sequence[Effect]) -> list[dict[str, str]]:
+    """Every change with its difference to the base, and by task the mean over seeds of the area under the curve."""
     tasks = dict.fromkeys(task for effect in found for task in effect.by_task)
     return [
         {
             "change": effect.name,
-            "difference": "" if effect.name == BASE_NAME else f"{effect.difference:+.3f} ± {1.96 * effect.error:.3f}",
+            "difference": str(effect),
             "pairs": str(effect.pairs),
             **{
                 task.removeprefix("TextGen/"): f"{effect.by_task[task]:.3f}" if task in effect.by_task else "–"
@@ -77,15 +77,9 @@ def ablation_rows(found: Sequence[Effect]) -> list[dict[str, Any]]:
 
 
 def ablation_table(results: Sequence[Result], sweep: str) -> Table:
-    """The same by task: mean over seeds of the area under the learning curve; see :func:`ablation_chart`."""
-    found = effects(results, sweep)
-    tasks = list(dict.fromkeys(task for effect in found for task in effect.by_task))
-    rows = [
-        (effect.name, *(f"{effect.by_task[task]:.3f}" if task in effect.by_task else "–" for task in tasks))
-        for effect in found
-    ]
-    header = ("change", *(task.removeprefix("TextGen/") for task in tasks))
-    return Table(header, tuple(rows), frozenset(range(1, len(tasks) + 1)))
+    """:func:`ablation_rows` of a sweep's results; see :func:`benchmarks.sensitivity.effects`."""
+    rows = ablation_rows(effects(results, sweep))
+    return Table(tuple(rows[0]), tuple(tuple(row.values()) for row in rows), frozenset(range(1, len(rows[0]))))
 
 
 def throughput_table(measured: dict[str, Any]) -> Table:

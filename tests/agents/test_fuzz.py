@@ -1,18 +1,23 @@
-"""Whatever the agent's constructor is given, it works or says in one line which argument is wrong."""
+"""Whatever arguments and configuration files hold, they work or one line says what is wrong with them."""
 
 import inspect
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import yaml
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import DoubleDQN, make_vec_env
 from agents.options import parse_assignments
 from agents.runs import CommandError
+from agents.train import resolve_settings, train
+from tests.fuzzing import damaged, examples
 
-FUZZ = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+ENV, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}
 TINY = {
     "policy_kwargs": {"features_dim": 8, "n_heads": 2, "n_layers": 1},
     "learning_starts": 8,
@@ -28,7 +33,7 @@ NAMES = sorted(
 
 @pytest.fixture(scope="module")
 def env():
-    return make_vec_env("TextGen/Reverse-v0", n_envs=2, seed=0, env_kwargs={"length": 2, "vocab_size": 3})
+    return make_vec_env(ENV, n_envs=2, seed=0, env_kwargs=ENV_ARGS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,10 +53,70 @@ def test_arguments(name, env):
 WORDS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12), max_size=6)
 
 
-@FUZZ
+@examples(100)
 @given(lines=WORDS)
 def test_assignments_of_the_command_line(lines):
     try:
         assert isinstance(parse_assignments("--set", lines), dict)
     except CommandError as error:
         assert str(error).startswith("--set")
+
+
+def as_yaml(tree):
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    made = resolve_settings(ENV, env_args=ENV_ARGS, agent=TINY, steps=64, n_envs=4)
+    return train(made, tmp_path_factory.mktemp("runs") / "run").folder
+
+
+SPACE = {
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "batch_size": {"low": 2, "high": 8},
+    "double_q": [True, False],
+}
+FILES = {  # command → the file that is damaged, and how it is written
+    "validate a model": ("model/config.json", json.dumps),
+    "validate": ("config.yaml", as_yaml),
+    "resume": ("config.yaml", as_yaml),
+    "train": ("config.yaml", as_yaml),
+    "tune": ("space.yaml", as_yaml),
+    "report": ("config.yaml", as_yaml),
+    "report a result": ("result.json", json.dumps),
+}
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_configuration_files(command, run, textgym, tmp_path):
+    """The exit code is 0, or 2 with one line."""
+    name, write = FILES[command]
+    tree = SPACE if command == "tune" else yaml.safe_load((run / name).read_text("utf-8"))
+    folder, other = tmp_path / "run", tmp_path / "other"
+
+    @examples(12)
+    @given(text=damaged(tree, write))
+    def check(text):
+        for path in (folder, other):
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(run, folder)
+        (folder / name).write_text(text, "utf-8")
+        options = ["--env-arg", "length=2", "--env-arg", "vocab_size=3", "--set", "learning_starts=8"]
+        options += ["--set", "policy_kwargs.features_dim=8", "--set", "policy_kwargs.n_layers=1", "--n-envs", 4]
+        if command == "resume":
+            (folder / "result.json").unlink()
+        code, _, error = textgym(
+            *{
+                "validate a model": ["validate", folder / "model", "--episodes", 2],
+                "validate": ["validate", folder, "--episodes", 2],
+                "resume": ["train", "--resume", folder],
+                "train": ["train", "--config", folder / name, "--steps", 24, "--run-dir", other],
+                "tune": ["tune", ENV, *options, "--space", folder / name, "--trials", 1, "--steps", 8, "--out", other],
+            }.get(command, ["report", folder, "--out", other / "page.html", "--episodes", 2])
+        )
+        lines = [line for line in error.splitlines() if line.startswith("textgym: error: ")]
+        assert (code, len(lines)) in ((0, 0), (2, 1)), (text, error)
+        assert "Traceback" not in error
+
+    check()

@@ -297,9 +297,10 @@ def test_claims_are_a_forest_of_normalised_differences():
     assert row.label == "single in place of Double Q"
     expected = [-0.2 - 0.1 * cell.seed for cell in single[:-1]]
     assert row.value == pytest.approx(np.mean(expected))
-    assert row.value - row.low == pytest.approx(1.96 * np.std(expected, ddof=1) / len(expected) ** 0.5)
+    assert row.value - row.low == pytest.approx(2 * np.std(expected, ddof=1) / len(expected) ** 0.5)
     found = ablation_table(apart["ablate"], "ablate")
-    assert found.rows[0][:2] == ("base", "0.800") and found.rows[1][1] == "0.500"
+    assert found.rows[0][:4] == ("base", "", "12", "0.800")
+    assert found.rows[1][1].startswith("-0.291 ± 0.0") and found.rows[1][3] == "0.500"
     page, charts = build(Sources(results=ran))
     assert "What each part is worth" in page and [chart.key for chart in charts] == ["ablation-ablate"]
 

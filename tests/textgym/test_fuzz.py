@@ -7,17 +7,17 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import textgym
+from tests.fuzzing import examples
 from textgym import TextGenVectorEnv
 from textgym.registration import ENVIRONMENTS
 from textgym.tasks import TASKS, make_task
 from textgym.tokenizers import CharacterTokenizer, WordTokenizer
 
 ROWS = 4
-FUZZ = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 KINDS = ("legal", "legal", "legal", "any", "illegal", "low", "high", "float", "bool", "shape", "nothing")
 MALFORMED = frozenset({"low", "high", "float", "bool", "shape", "nothing"})
 
@@ -99,7 +99,7 @@ def run(envs, kinds, generator):
 
 
 @pytest.mark.parametrize("row_number", range(len(ENVIRONMENTS)), ids=textgym.env_ids())
-@settings(FUZZ, max_examples=3)
+@examples(3)
 @given(kinds=st.lists(st.sampled_from(KINDS), min_size=8, max_size=24), seed=st.integers(0, 2**31))
 def test_actions(row_number, kinds, seed):
     run(TextGenVectorEnv(ROWS, task_of(row_number)), [*kinds, "illegal"], np.random.default_rng(seed))
@@ -122,7 +122,7 @@ def parameters_of(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-@settings(FUZZ, max_examples=20)
+@examples(20)
 @given(data=st.data())
 def test_arguments(name, data):
     """Random arguments build an environment that works, or an error of one line that names an argument."""
@@ -152,7 +152,7 @@ def run_prompt(text, **kwargs):
     return True
 
 
-@settings(FUZZ, max_examples=15)
+@examples(15)
 @given(text=st.text(st.characters(), max_size=40))
 def test_any_unicode_as_a_prompt(text):
     run_prompt(text, vocab_size=20, max_new_tokens=3)
@@ -184,7 +184,7 @@ SCRIPTS = (
 SYMBOLS = st.one_of(st.text(st.characters(codec="utf-8"), max_size=6), st.sampled_from(SCRIPTS), st.just("good"))
 
 
-@settings(FUZZ, max_examples=60)
+@examples(60)
 @given(symbols=st.lists(SYMBOLS, max_size=8), kind=st.sampled_from([CharacterTokenizer, WordTokenizer]), data=st.data())
 def test_odd_vocabularies(symbols, kind, data):
     """Emoji, combining characters, right-to-left, one token, duplicates: refused in a line, or text round-trips."""
