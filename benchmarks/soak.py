@@ -31,7 +31,7 @@ TOLERANCE = 0.05
 """How much memory may differ from its level after warm-up."""
 WARM_UP = 0.1
 """Share of the steps after which everything should have reached its size, unless replay takes longer to fill."""
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096  # not on Windows
 
 
 def resident_bytes() -> int:
@@ -194,6 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoints; none are written without it")
     parser.add_argument("--out", type=Path, help="JSON file; results/soak/<task>.json without it")
     given = parser.parse_args(arguments)
+    if not Path("/proc/self/statm").is_file():
+        parser.error("this script reads memory and open files from /proc, which this system does not have")
     for name in ("steps", "samples"):
         if getattr(given, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(given, name)}")
