@@ -68,7 +68,7 @@ def test_validate(textgym, run_folder, tmp_path):
 
 def test_the_modules_are_the_commands(run_folder, tmp_path):
     def run(*arguments):
-        return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=60)
+        return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=300)
 
     done = run("agents.validate", str(run_folder), "--episodes", "4")
     assert done.returncode == 0 and "mean return" in done.stdout
