@@ -63,9 +63,9 @@ def changed_versions(config: dict[str, Any]) -> str | None:
 def earlier_samples(folder: Path, step: int, total: int) -> list[str]:
     """The texts in ``samples.txt`` up to a step; those of the run's end are written again."""
     try:
-        blocks = (folder / SAMPLES).read_text("utf-8").strip().split("\n\n")
+        blocks = (folder / SAMPLES).read_text("utf-8").strip("\n").split("\n\n")  # lines may end in a space
         return [
-            block.strip() + "\n"
+            block + "\n"
             for block in blocks
             if (at := int(block.split()[3].replace(",", ""))) <= step and at < total
         ]

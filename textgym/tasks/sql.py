@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +114,6 @@ class Sql(Task):
         return _TEXTS[token]
 
 
-@lru_cache(maxsize=100_000)
 def score_query(query: str, reference: str) -> float:
     """Score of any text as an answer to the question that the reference query answers, between 0 and 1.
 
