@@ -65,9 +65,7 @@ def earlier_samples(folder: Path, step: int, total: int) -> list[str]:
     try:
         blocks = (folder / SAMPLES).read_text("utf-8").strip("\n").split("\n\n")  # lines may end in a space
         return [
-            block + "\n"
-            for block in blocks
-            if (at := int(block.split()[3].replace(",", ""))) <= step and at < total
+            block + "\n" for block in blocks if (at := int(block.split()[3].replace(",", ""))) <= step and at < total
         ]
     except (OSError, ValueError, IndexError):
         return []

@@ -10,7 +10,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def step_figures(repeats: int) -> list[dict[str, float]]:
     ]
 
 
-def print_table(title: str, rows: list[dict[str, float]]) -> None:
+def print_table(title: str, rows: Sequence[Mapping[str, float | str]]) -> None:
     """Print figures as a table with one column for each key."""
     table = Table(*rows[0], title=title)
     for row in rows:
