@@ -604,7 +604,7 @@ class TestCommand:
         [
             (f"{REVERSE} --from-demonstrations 9 --objective best", "--objective must be one of td, cql"),
             (f"{REVERSE} --from-demonstrations 9 --objective bc --steps 9", "must leave values to go on online"),
-            (f"{REVERSE} --from-demonstrations 9 --noise 2", "Input should be less than or equal to 1, got '2'"),
+            (f"{REVERSE} --from-demonstrations 9 --noise 2", "Invalid value for '--noise'"),
             ("TextGen/Keywords-v0 --from-demonstrations 9", "TextGen/Keywords-v0 has no oracle"),
             (f"{REVERSE} --from-text CORPUS", "--from-text takes no ID"),
             ("--from-text CORPUS --from-demonstrations 9", "exclude one another"),
