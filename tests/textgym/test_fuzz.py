@@ -196,10 +196,13 @@ def test_odd_vocabularies(symbols, kind, data):
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 2), max_size=6))
     texts = [tokenizer.token_text(token) for token in ids]
     assert tokenizer.encode(tokenizer.separator.join(texts)) == ids
-    prompt = tokenizer.token_text(0)
-    envs = TextGenVectorEnv(
-        ROWS, "text_generation", prompts=[prompt], reward=count_letters, tokenizer=tokenizer, max_new_tokens=3
-    )
+    words = [text for text in map(tokenizer.token_text, range(tokenizer.vocab_size - 1)) if text.strip()]
+    kwargs = {"reward": count_letters, "tokenizer": tokenizer, "max_new_tokens": 3}
+    if not words:  # of white space alone
+        with pytest.raises(ValueError, match="must be a string that is not blank"):
+            TextGenVectorEnv(ROWS, "text_generation", prompts=[tokenizer.token_text(0)], **kwargs)
+        return
+    envs = TextGenVectorEnv(ROWS, "text_generation", prompts=words[:1], **kwargs)
     run(envs, ["legal", "any", "high", "legal"], np.random.default_rng(0))
 
 

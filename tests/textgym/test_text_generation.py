@@ -239,8 +239,8 @@ def test_context_length():
     [
         ({"prompts": []}, "prompts must hold at least one prompt, got none"),
         ({"prompts": "a prompt"}, "prompts must be a list of prompts, got a single str: 'a prompt'"),
-        ({"prompts": ["a", " "]}, r"prompts\[1\] must be a string that is not empty, got ' '"),
-        ({"prompts": ["a", 3]}, r"prompts\[1\] must be a string that is not empty, got 3"),
+        ({"prompts": ["a", " "]}, r"prompts\[1\] must be a string that is not blank, got ' '"),
+        ({"prompts": ["a", 3]}, r"prompts\[1\] must be a string that is not blank, got 3"),
         ({"prompts": [{"text": "a"}]}, r"prompts\[0\] must have a key 'prompt', got \['text'\]"),
         ({"prompts": [*ROWS, {"prompt": "a"}]}, r"prompts\[2\] must have the columns of prompts\[0\], \['letter'\]"),
         ({"prompts": [*ROWS, "a"]}, r"prompts\[2\] must be a mapping as prompts\[0\] is, got 'a'"),

@@ -119,7 +119,9 @@ class TextGeneration(Task):
             if reward is None:
                 self._tone = ToneScore(self._source, self.max_new_tokens)
         else:
-            room = None if context_length is None else context_length - self.max_new_tokens
+            room = None
+            if context_length is not None:
+                room = check_at_least("context_length", context_length, 1) - self.max_new_tokens
             self._source = PromptTable(prompts, tokenizer, n_words, room)
         self.dense = self._tone is not None and dense is not False
         if reward is None and isinstance(self._source, PromptTable):
@@ -291,6 +293,6 @@ def _read_prompts(prompts: Any) -> tuple[list[str], dict[str, list[Any]]]:
         elif names:
             raise ValueError(f"prompts[{number}] must be a mapping as prompts[0] is, got {reprlib.repr(row)}")
         if not isinstance(row, str) or not row.strip():
-            raise ValueError(f"prompts[{number}] must be a string that is not empty, got {reprlib.repr(row)}")
+            raise ValueError(f"prompts[{number}] must be a string that is not blank, got {reprlib.repr(row)}")
         texts.append(row)
     return texts, columns
