@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class _SymbolTokenizer(Tokenizer):
             raise ValueError(f"{self.kind}s must hold at least one {self.kind}, got none")
         everything = self.symbols + self.prompt_symbols
         if len(set(everything)) < len(everything):
-            repeated = next(symbol for number, symbol in enumerate(everything) if symbol in everything[:number])
+            repeated = next(symbol for symbol, number in Counter(everything).items() if number > 1)
             raise ValueError(f"{self.kind}s must differ from one another, got {repeated!r} twice")
         self.eos_id = len(self.symbols)
         self.vocab_size = len(self.symbols) + 1
@@ -159,7 +160,7 @@ class WordTokenizer(_SymbolTokenizer):
     def __init__(self, words: Iterable[str], control_words: Iterable[str] = ()) -> None:
         super().__init__(words, control_words)
         for word in self.symbols + self.prompt_symbols:
-            if not word or word != word.lower() or len(word.split()) != 1:
+            if word != word.lower() or word.split() != [word]:
                 raise ValueError(f"words must be in lower case and without blanks, got {word!r}")
 
     def split(self, text: str) -> list[str]:

@@ -62,6 +62,8 @@ def test_words_found_only_in_prompts_get_prompt_only_ids():
         (lambda: WordTokenizer(["a", "b", "a"]), "words must differ from one another, got 'a' twice"),
         (lambda: WordTokenizer(["Good"]), "words must be in lower case and without blanks, got 'Good'"),
         (lambda: WordTokenizer(["a"], control_words=["a b"]), "without blanks, got 'a b'"),
+        (lambda: WordTokenizer(["a "]), "without blanks, got 'a '"),
+        (lambda: WordTokenizer([*(f"w{n}" for n in range(200_000)), "w199999"]), "got 'w199999' twice"),
         (lambda: CharacterTokenizer(["ab"]), "characters must be single characters, got 'ab'"),
         (lambda: WordTokenizer(["a"]).encode("a zzz"), "got 'zzz'"),
         (lambda: CharacterTokenizer("abc").encode("ax"), "got 'x'"),
