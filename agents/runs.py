@@ -45,6 +45,7 @@ _TRAINED_IN_SCHEMA = {
         "env_args": {"type": ["object", "null"]},
         "seed": {"type": ["integer", "null"], "minimum": 0},
         "n_envs": {"type": ["integer", "null"], "minimum": 1},
+        "agent": {"type": ["object", "null"]},
     },
 }
 
