@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +123,7 @@ def score_query(query: str, reference: str) -> float:
     Raises:
         ValueError: If the reference itself is refused.
     """
-    expected = answers(reference)
+    expected = _expected(reference)
     if expected is None:
         raise ValueError(f"reference must be a query that executes, got {reference!r}")
     returned = answers(query)
@@ -130,6 +131,11 @@ def score_query(query: str, reference: str) -> float:
         return 0.0
     overlap = [_row_f1(got, wanted) for got, wanted in zip(returned, expected, strict=True)]
     return 1.0 if min(overlap) == 1.0 else 0.1 + 0.4 * sum(overlap) / len(overlap)
+
+
+@lru_cache(maxsize=4096)
+def _expected(reference: str) -> tuple[Rows, ...] | None:
+    return answers(reference)
 
 
 def _row_f1(returned: Rows, expected: Rows) -> float:

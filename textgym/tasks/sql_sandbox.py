@@ -79,7 +79,7 @@ class ReadOnlyDatabase:
         self._connection.set_authorizer(self._authorize)
         self._connection.set_progress_handler(self._tick, _CHECK_EVERY)
         self._ticks = 0
-        self._answer = lru_cache(maxsize=4096)(self._run)  # references recur; what an agent writes rarely does
+        self._answer = lru_cache(maxsize=256)(self._run)  # what an agent writes recurs at once or never
 
     def execute(self, query: str) -> Rows:
         """The rows that a query returns.
