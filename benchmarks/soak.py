@@ -79,7 +79,8 @@ def judge(rows: list[dict[str, Any]], capacity: int, total: int, learning_starts
     """Whether a curve is flat after warm-up.
 
     Warm-up ends when :data:`WARM_UP` of the steps are done, updates are well under way, and replay is full, if it ever
-    is. What replay holds is meant to grow until then, and is left out of the memory that is judged.
+    is. What replay holds is meant to grow until then, and is left out of the memory that is judged; on its own, it may
+    grow with the most episodes that it has held, of which there are more as they become shorter.
 
     Args:
         rows: Samples of :class:`Watch`.
@@ -99,17 +100,17 @@ def judge(rows: list[dict[str, Any]], capacity: int, total: int, learning_starts
     growth = float(resident.max() / resident[0] - 1)
     files = {row["open_files"] for row in after}
     replay = np.array([row["replay_bytes"] for row in after], float)
+    most_episodes = np.maximum.accumulate([row["replay_episodes"] for row in after])
+    replay_growth = float((replay / replay[0] / (most_episodes / max(1, most_episodes[0]))).max() - 1)
     wrapped = rows[-1]["steps"] > capacity and rows[-1]["replay_steps"] <= capacity
     return {
-        "flat": growth <= TOLERANCE
-        and len(files) == 1
-        and (not full or bool(replay.max() <= replay[0] * (1 + TOLERANCE))),
+        "flat": growth <= TOLERANCE and len(files) == 1 and (not full or replay_growth <= TOLERANCE),
         "warm_up_steps": int(begin),
         "resident_growth": round(growth, 4),
         "resident_first": int(resident[0]),
         "resident_most": int(resident.max()),
         "open_files": sorted(files),
-        "replay_growth": round(float(replay.max() / replay[0] - 1), 4),
+        "replay_growth": round(replay_growth, 4),
         "replay_wrapped": wrapped,
     }
 

@@ -9,14 +9,17 @@ from benchmarks.soak import judge, main, open_files, sentence, soak
 TINY = {"policy_kwargs": {"features_dim": 8, "n_layers": 1}, "learning_starts": 32, "batch_size": 4}
 
 
-def rows(resident=lambda step: 4e8, files=lambda step: 9, capacity=300):
+def rows(
+    resident=lambda step: 4e8, files=lambda step: 9, replay=lambda step: 0, episodes=lambda step: 30, capacity=300
+):
     return [
         {
             "steps": step,
-            "resident_bytes": resident(step) + 12 * min(step, capacity),
+            "resident_bytes": resident(step) + 12 * min(step, capacity) + replay(step),
             "open_files": files(step),
             "replay_steps": min(step, capacity),
-            "replay_bytes": 12 * min(step, capacity),
+            "replay_episodes": episodes(step),
+            "replay_bytes": 12 * min(step, capacity) + replay(step),
         }
         for step in range(0, 1000, 20)
     ]
@@ -36,10 +39,14 @@ class TestVerdict:
         [
             {"resident": lambda step: 4e8 + 5e4 * step},
             {"files": lambda step: 9 + (step > 800)},
+            {"replay": lambda step: step},
         ],
     )
     def test_a_leak(self, leak):
         assert not judge(rows(**leak), 300, 1000)["flat"]
+
+    def test_replay_holds_more_episodes_when_they_become_shorter(self):
+        assert judge(rows(replay=lambda step: step, episodes=lambda step: 10 + step // 20), 300, 1000)["flat"]
 
     def test_growth_before_the_end_of_warm_up_is_none(self):
         assert judge(rows(resident=lambda step: 4e8 if step >= 300 else 1e8), 300, 1000)["flat"]
