@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "model.zip"
@@ -27,7 +26,6 @@ CHECKPOINTS, MODEL_FOLDER = "checkpoint", "model"
 VOCABULARY = "vocabulary.json"  # of a model that learned from a text file
 EXPORTED = "config.json"
 """What makes a folder an exported model: see :mod:`agents.saving.export`."""
-
 
 _NUMBER, _INTERVAL = {"type": "number"}, {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _SCORES = {
@@ -140,6 +138,8 @@ def read_yaml_mapping(path: str | Path) -> dict[str, Any]:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The content of ``result.json`` of a run that has ended; None where it is missing or damaged."""
+    import jsonschema  # slow to load, and the command line loads this module for its --help
+
     try:
         result = json.loads((folder / RESULT).read_text("utf-8"))
         jsonschema.validate(result, _RESULT_SCHEMA)
@@ -251,6 +251,8 @@ def _exported_environment(folder: Path) -> dict[str, Any] | None:
 
 def _checked_environment(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """What a model was trained in, of the right types; other keys are left alone."""
+    import jsonschema
+
     try:
         jsonschema.validate(values, _TRAINED_IN_SCHEMA)
     except jsonschema.ValidationError as error:
