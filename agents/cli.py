@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.options import checked_env_id, one_line, parse_assignments
-from agents.runs import CommandError, write_json, write_text
+from agents.runs import CommandError, write_json, write_text, writing
 
 if TYPE_CHECKING:
     from agents.train import TrainResult
@@ -67,9 +67,10 @@ def list_command(
         from textgym.documentation import markdown_table, task_pages
 
         if pages is not None:
-            pages.mkdir(parents=True, exist_ok=True)
-            for name, page in task_pages().items():
-                write_text(pages / name, page)
+            with writing("--pages", pages, "folder"):
+                pages.mkdir(parents=True, exist_ok=True)
+                for name, page in task_pages().items():
+                    write_text(pages / name, page)
         if markdown:
             print(markdown_table())
         return
@@ -360,12 +361,8 @@ def validate(
         trust=trust,
     )
     if json_file is not None:
-        try:
+        with writing("--json", json_file):
             write_json(json_file, as_json(scores, result))
-        except OSError as error:
-            raise CommandError(
-                f"--json must be a file that can be written, got {json_file}: {error.strerror}"
-            ) from None
 
 
 @app.command()

@@ -87,6 +87,24 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writing(argument: str, path: str | Path, kind: str = "file") -> Iterator[None]:
+    """What can't be written becomes one line that names the argument.
+
+    Args:
+        argument: The argument that names the place.
+        path: The place.
+        kind: ``"file"`` or ``"folder"``.
+
+    Raises:
+        CommandError: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{argument} must be a {kind} that can be written, got {path}: {_reason(error)}") from None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as temporary:
@@ -148,15 +166,16 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def create_run_folder(path: str | Path | None, env_id: str) -> Path:
-    """Make the folder of a new run.
+def create_run_folder(path: str | Path | None, env_id: str, config: Mapping[str, Any]) -> Path:
+    """Make the folder of a new run, with its configuration in it.
 
     Args:
         path: The folder; None for ``runs/<id>-<time>``.
         env_id: Id of the environment.
+        config: Content of ``config.yaml``, but for the versions, which are added.
 
     Raises:
-        CommandError: If the folder exists and is not empty, or can't be made.
+        CommandError: If the folder exists and is not empty, or can't be made or written to.
     """
     if path is None:
         name = f"{env_id.removeprefix('textgym:').replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -172,6 +191,7 @@ def create_run_folder(path: str | Path | None, env_id: str) -> Path:
             hint = f" ('textgym train --resume {folder}' goes on with a run)" if (folder / CONFIG).is_file() else ""
             raise CommandError(f"--run-dir must be a new or an empty folder, got {folder}, which has content{hint}")
         folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(folder / CONFIG, {**config, "versions": versions()})
     except OSError as error:
         raise CommandError(f"can't make the run folder {folder}: {_reason(error)}") from None
     return folder

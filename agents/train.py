@@ -49,10 +49,8 @@ from agents.runs import (
     create_run_folder,
     plain,
     read_yaml_mapping,
-    versions,
     write_json,
     write_text,
-    write_yaml,
 )
 from agents.saving.checkpoint import SaveCheckpoints
 from agents.saving.checkpoint_folder import CheckpointError, TrainingInterrupted
@@ -214,10 +212,8 @@ def train(
         folder = Path(run_dir)
         saved = newest_checkpoint(folder)
     else:
-        folder = create_run_folder(run_dir, settings.env)
-        write_yaml(
-            folder / CONFIG, plain(vars(settings)) | (recorded or {}) | {"versions": versions(), "command": command}
-        )
+        config = {**plain(vars(settings)), **(recorded or {}), "command": command}
+        folder = create_run_folder(run_dir, settings.env, config)
     with disk_errors(folder):
         return _run(settings, model, folder, saved, console, prepare, checkpoint_seconds)
 

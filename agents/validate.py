@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.double_dqn import DoubleDQN
 from agents.options import checked_env_id, make_env, one_line
-from agents.runs import VOCABULARY, CommandError, find_model, plain, write_text
+from agents.runs import VOCABULARY, CommandError, find_model, plain, write_text, writing
 from agents.saving.checkpoint import load_checkpointed
 from agents.saving.export import ModelFileError, check_tokens, export_model, load
 from agents.saving.state_file import StateFileError
@@ -349,13 +349,12 @@ def export(
         _check_spaces(model, env, environment["env"])
     vocabulary = (model_path if model_path.is_dir() else model_path.parent) / VOCABULARY
     try:
-        export_model(model, folder, environment)
-        if vocabulary.is_file():  # of a model that learned from a text file
-            write_text(folder / VOCABULARY, vocabulary.read_text("utf-8"))
+        with writing("DIR", folder, "folder"):
+            export_model(model, folder, environment)
+            if vocabulary.is_file():  # of a model that learned from a text file
+                write_text(folder / VOCABULARY, vocabulary.read_text("utf-8"))
     except ValueError as error:
         raise CommandError(f"the model in {model_path} can't be exported: {one_line(error)}") from error
-    except OSError as error:
-        raise CommandError(f"DIR must be a folder that can be written, got {folder}: {error.strerror}") from None
     return folder
 
 

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from agents.runs import CommandError, write_json, write_text
+from agents.runs import CommandError, write_json, write_text, writing
 from benchmarks import run as runner
 from benchmarks.progress import SweepProgress
 from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS, Cell
@@ -40,6 +41,10 @@ def run(
 
 def _run(name: str, cells: Sequence[Cell], folder: Path, jobs: int, engine: str, address: str | None) -> list[Cell]:
     """Run cells with a live table, print a summary, and return those that failed."""
+    with writing("--out", folder, "folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     done = [result for cell in cells if (result := runner.read_result(folder / f"{cell.name}.json")) is not None]
     with SweepProgress(name, cells, done, jobs, Console()) as progress:
         failed = runner.run_cells(cells, folder, jobs, progress.finish, engine, address)
@@ -204,10 +209,7 @@ def report(
     """Write a page about results: curves, statistics, timings; the same as 'textgym report'."""
     from benchmarks.report import report as write
 
-    try:
-        path = write(paths, out, figures, episodes)
-    except CommandError as error:
-        raise ValueError(error) from None
+    path = write(paths, out, figures, episodes)
     Console().print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -231,7 +233,7 @@ def main() -> None:
     """The command; what is wrong with its input becomes one line."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, CommandError) as error:
         if "cell" in sys.argv[1:2]:  # for the log of the run
             raise
         Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)

@@ -1,5 +1,8 @@
 """How users go wrong, and what they are told: one line with the argument, the value and what is accepted."""
 
+import shutil
+from pathlib import Path
+
 import gymnasium as gym
 import pytest
 
@@ -75,6 +78,24 @@ def test_command_line(line, message, tmp_path, monkeypatch, request):
     assert code == 2 and out == ""
     assert err.startswith("textgym: error: ") and err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())  # nothing half-begun
+
+
+@pytest.mark.parametrize(
+    ("line", "argument"),
+    [
+        ("list --pages file/x", "--pages must be a folder that can be written, got file/x"),
+        (f"tune {ENV} --trials 1 --steps 64 --out file/x", "--out must be a folder that can be written, got file/x"),
+        (f"train {ENV} --steps 64 --run-dir file/x", "can't make the run folder file/x"),
+        ("report results --out file/x.html", "--out must be a file that can be written, got file/x.html"),
+        ("report results --figures file/x", "--figures must be a folder that can be written, got file/x"),
+    ],
+)
+def test_places_that_cannot_be_written(line, argument, tmp_path, monkeypatch, textgym):
+    shutil.copytree(Path(__file__).parents[1] / "results" / "textgen", tmp_path / "results")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    code, _, error = textgym(*line.split())
+    assert code == 2 and error.startswith(f"textgym: error: {argument}") and error.count("\n") == 1
 
 
 def agent(**arguments):

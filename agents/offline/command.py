@@ -34,9 +34,7 @@ from agents.runs import (
     CommandError,
     create_run_folder,
     plain,
-    versions,
     write_json,
-    write_yaml,
 )
 from agents.saving.checkpoint_folder import TrainingInterrupted
 from agents.saving.export import export_model
@@ -248,9 +246,8 @@ def learn_corpus(
     located = replace(offline, text=offline.text.resolve())
     run = _CorpusRun(located, plain(arguments), seed, threads, device, corpus.sha256)
     model = _corpus_model(run, corpus)
-    folder = create_run_folder(run_dir, f"text-{offline.text.stem}")
-    recorded = {"offline": located.recorded(), **{key: getattr(run, key) for key in _OF_CORPUS}}
-    write_yaml(folder / CONFIG, recorded | {"versions": versions(), "command": command})
+    config = {"offline": located.recorded(), **{key: getattr(run, key) for key in _OF_CORPUS}, "command": command}
+    folder = create_run_folder(run_dir, f"text-{offline.text.stem}", config)
     corpus.vocabulary.save(folder)
     return _learn_corpus(run, corpus, model, folder, console, checkpoint_seconds)
 

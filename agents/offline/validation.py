@@ -15,7 +15,7 @@ from agents.offline.episodes import text_to_episodes
 from agents.offline.likelihood import TextScores, continue_prompts, score_texts
 from agents.offline.rows import read_text
 from agents.options import make_env, one_line
-from agents.runs import CommandError, find_model, plain, write_json
+from agents.runs import CommandError, find_model, plain, write_json, writing
 from agents.validate import load_model
 from textgym.tasks.base import Task
 
@@ -98,12 +98,8 @@ def validate_text(
     if console is not None:
         _print(console, scores, examples)
     if json_file is not None:
-        try:
+        with writing("--json", json_file):
             write_json(json_file, plain(scores.summary()) | {"examples": examples})
-        except OSError as error:
-            raise CommandError(
-                f"--json must be a file that can be written, got {json_file}: {error.strerror}"
-            ) from None
     return scores
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.options import one_line
-from agents.runs import CommandError, read_yaml_mapping, write_text
+from agents.runs import CommandError, read_yaml_mapping, write_text, writing
 from agents.tuning.objective import DEFAULT_SPACE, TrainObjective, as_yaml
 from agents.tuning.records import FAILED, FINISHED, STOPPED, Run, StudyFile, Trial
 from agents.tuning.space import Params, Space
@@ -94,7 +94,8 @@ def tune(study: Study, trials: int, *, n_jobs: int = 1, engine: str = "loky", co
                 write_best(study)
 
         try:
-            study.run(trials, n_jobs, engine, on_run)
+            with writing("--out", folder, "folder"):
+                study.run(trials, n_jobs, engine, on_run)
         except KeyboardInterrupt:
             console.print(
                 f"Stopped after {known} of {trials} trials; the same command, or 'textgym tune {folder} --trials "
@@ -157,7 +158,7 @@ def draw(study: Study, folder: str | Path) -> list[Path]:
         from agents.tuning.figures import draw_study
     except ImportError as error:
         raise CommandError(f"--figures needs matplotlib: pip install matplotlib ({one_line(error)})") from None
-    with _as_command_errors():
+    with _as_command_errors(), writing("--figures", folder, "folder"):
         return draw_study(study, folder)
 
 

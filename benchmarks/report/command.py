@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import textgym
-from agents.runs import CommandError, write_text
+from agents.runs import CommandError, write_text, writing
 from benchmarks.report import html, sections
 from benchmarks.report.charts import Chart
 from benchmarks.report.data import Comparison, split_ablation
@@ -59,15 +59,14 @@ def report(
     sources = find_sources([Path(path) for path in paths])
     runs = [load_run(folder, n_episodes) for folder in sources.runs]
     content, charts = build(sources, runs)
-    try:
+    with writing("--out", out):
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_text(out, content)
-    except OSError as error:
-        raise CommandError(f"--out must be a file that can be written, got {out}: {error.strerror}") from None
     if figures_dir is not None:
         from benchmarks.report.paper import save
 
-        save(charts, Path(figures_dir))
+        with writing("--figures", figures_dir, "folder"):
+            save(charts, Path(figures_dir))
     return Path(out)
 
 

@@ -67,7 +67,7 @@ class TestRunFolder:
 
     def test_default_folders_do_not_collide(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        folders = {create_run_folder(None, ENV) for _ in range(3)}
+        folders = {create_run_folder(None, ENV, {}) for _ in range(3)}
         assert len(folders) == 3 and all("TextGen-Reverse-v0" in folder.name for folder in folders)
 
 
