@@ -94,6 +94,15 @@ def test_configuration_files(command, run, textgym, tmp_path):
     name, write = FILES[command]
     tree = SPACE if command == "tune" else yaml.safe_load((run / name).read_text("utf-8"))
     folder, other = tmp_path / "run", tmp_path / "other"
+    small = ["--env-arg", "length=2", "--env-arg", "vocab_size=3", "--n-envs", 4, "--set", "learning_starts=8"]
+    small += ["--set", "policy_kwargs.features_dim=8", "--set", "policy_kwargs.n_layers=1"]
+    words = {
+        "validate a model": ["validate", other, "--episodes", 2],
+        "validate": ["validate", folder, "--episodes", 2],
+        "resume": ["train", "--resume", folder],
+        "train": ["train", "--config", folder / name, "--steps", 24, "--run-dir", other],
+        "tune": ["tune", ENV, *small, "--space", folder / name, "--trials", 1, "--steps", 8, "--out", other],
+    }.get(command, ["report", folder, "--out", other / "page.html", "--episodes", 2])
 
     @examples(12)
     @given(text=damaged(tree, write))
@@ -102,19 +111,11 @@ def test_configuration_files(command, run, textgym, tmp_path):
             shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(run, folder)
         (folder / name).write_text(text, "utf-8")
-        options = ["--env-arg", "length=2", "--env-arg", "vocab_size=3", "--set", "learning_starts=8"]
-        options += ["--set", "policy_kwargs.features_dim=8", "--set", "policy_kwargs.n_layers=1", "--n-envs", 4]
+        if command == "validate a model":  # away from its run, whose configuration would be read in place of its own
+            (folder / "model").rename(other)
         if command == "resume":
             (folder / "result.json").unlink()
-        code, _, error = textgym(
-            *{
-                "validate a model": ["validate", folder / "model", "--episodes", 2],
-                "validate": ["validate", folder, "--episodes", 2],
-                "resume": ["train", "--resume", folder],
-                "train": ["train", "--config", folder / name, "--steps", 24, "--run-dir", other],
-                "tune": ["tune", ENV, *options, "--space", folder / name, "--trials", 1, "--steps", 8, "--out", other],
-            }.get(command, ["report", folder, "--out", other / "page.html", "--episodes", 2])
-        )
+        code, _, error = textgym(*words)
         lines = [line for line in error.splitlines() if line.startswith("textgym: error: ")]
         assert (code, len(lines)) in ((0, 0), (2, 1)), (text, error)
         assert "Traceback" not in error
