@@ -4,21 +4,23 @@ Importing it registers TextGym's ids. The public names load torch when they are 
 none of them does not wait for it.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import agents.tuning
 import textgym as textgym  # registers the ids
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
-    from agents.embed_observation import EmbedObservation, VectorEmbedObservation
-    from agents.embedding_extractor import StateEmbeddingExtractor
-    from agents.encoders.pruning import PrunedTransformer
-    from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
     from agents.offline import learn_from_text
+    from agents.pruning.pruned_transformer import PrunedTransformer
+    from agents.representations.embed_observation import EmbedObservation, VectorEmbedObservation
+    from agents.representations.embedding_extractor import StateEmbeddingExtractor
+    from agents.representations.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
+    from agents.representations.state_autoencoder import StateAutoEncoder
+    from agents.representations.state_embedding import StateEmbedding
     from agents.saving.export import load
-    from agents.state_autoencoder import StateAutoEncoder
-    from agents.state_embedding import StateEmbedding
     from agents.vec_env import TextGenVecEnv, make_vec_env
 
 __all__ = [
@@ -40,20 +42,24 @@ __all__ = [
 
 _MODULES = {
     "DoubleDQN": "agents.double_dqn.double_dqn",
-    "EmbedObservation": "agents.embed_observation",
-    "GRUExtractor": "agents.extractors",
-    "PerformerExtractor": "agents.extractors",
-    "PrunedTransformer": "agents.encoders.pruning",
-    "StateAutoEncoder": "agents.state_autoencoder",
-    "StateEmbedding": "agents.state_embedding",
-    "StateEmbeddingExtractor": "agents.embedding_extractor",
+    "EmbedObservation": "agents.representations.embed_observation",
+    "GRUExtractor": "agents.representations.extractors",
+    "PerformerExtractor": "agents.representations.extractors",
+    "PrunedTransformer": "agents.pruning.pruned_transformer",
+    "StateAutoEncoder": "agents.representations.state_autoencoder",
+    "StateEmbedding": "agents.representations.state_embedding",
+    "StateEmbeddingExtractor": "agents.representations.embedding_extractor",
     "TextGenVecEnv": "agents.vec_env",
-    "TransformerExtractor": "agents.extractors",
-    "VectorEmbedObservation": "agents.embed_observation",
+    "TransformerExtractor": "agents.representations.extractors",
+    "VectorEmbedObservation": "agents.representations.embed_observation",
     "learn_from_text": "agents.offline",
     "load": "agents.saving.export",
     "make_vec_env": "agents.vec_env",
 }
+
+
+hyperparam_opt = agents.tuning  # its public name; the room is named after what it does
+sys.modules["agents.hyperparam_opt"] = agents.tuning
 
 
 def __getattr__(name: str) -> Any:

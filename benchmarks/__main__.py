@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from agents.runs import CommandError, write_json, write_text, writing
+from agents.saving.files import CommandError, write_json, write_text, writing
 from benchmarks import run as runner
 from benchmarks.progress import SweepProgress
 from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS, Cell

@@ -30,7 +30,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from agents import DoubleDQN
-from agents.runs import versions, write_text
+from agents.saving.files import versions, write_text
 
 DEFAULT_OUTPUT = Path("results/anchors.json")
 EVALUATION_EPISODES = 100

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from agents import DoubleDQN, PerformerExtractor, StateAutoEncoder, StateEmbeddingExtractor, make_vec_env
 from agents.encoders.base import features_at
-from agents.extractors import token_row
-from agents.options import constructor_arguments, merge
-from agents.presets import PRESETS, Preset
+from agents.representations.extractors import token_row
+from agents.saving.arguments import constructor_arguments, merge
+from agents.saving.presets import PRESETS, Preset
 from benchmarks.sweep import Cell
 
 N_ENVS = 16

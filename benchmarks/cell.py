@@ -29,7 +29,7 @@ def main(definition: str, path: Path) -> None:
     # Here, because importing PyTorch takes seconds, in which a parent may die as well.
     import torch
 
-    from agents.runs import write_json
+    from agents.saving.files import write_json
     from benchmarks.learning import run_cell
     from benchmarks.sweep import Cell
 

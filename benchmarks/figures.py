@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from agents.plot_style import PLOT_STYLE
-from agents.runs import atomic_write
+from agents.saving.files import atomic_write
+from agents.tuning.plot_style import PLOT_STYLE
 from benchmarks.run import Result
 from textgym import References, references
 

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.runs import CHECKPOINTS, CONFIG, SAMPLES, write_json
+from agents.application.run_folder import CHECKPOINTS, CONFIG, SAMPLES
 from agents.saving.checkpoint_folder import CheckpointFolder
+from agents.saving.files import write_json
 from agents.saving.state_file import differences
 
 ROOT = Path(__file__).parents[1]
 MOMENTS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
-_TEXTGYM = [sys.executable, "-m", "agents.cli"]
+_TEXTGYM = [sys.executable, "-m", "agents.application.cli"]
 _ENV = "TextGen/Reverse-v0 --env-arg length=2 --env-arg vocab_size=3 --n-envs 8".split()
 _AGENT = (
     "--set learning_starts=32 --set batch_size=8 --set policy_kwargs.features_dim=16 --set policy_kwargs.n_layers=1"

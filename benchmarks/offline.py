@@ -26,14 +26,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from agents.application.learn_texts import CORPUS_KWARGS
 from agents.double_dqn import DoubleDQN
+from agents.double_dqn.evaluation import evaluate
 from agents.offline import OBJECTIVES, OfflineProgress, TextEpisodes, learn_from_text, text_to_episodes
-from agents.offline.command import CORPUS_KWARGS
 from agents.offline.corpus import build_vocabulary, split_corpus
 from agents.offline.likelihood import score_texts
-from agents.options import constructor_arguments
-from agents.runs import write_json
-from agents.validate import evaluate
+from agents.saving.arguments import constructor_arguments
+from agents.saving.files import write_json
 from agents.vec_env import TextGenVecEnv, make_vec_env
 from benchmarks.offline_data import ngram_scores, noisy_demonstrations, standard_library_prose
 from benchmarks.run import EVALUATION_SEED

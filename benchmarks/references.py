@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import textgym
-from agents.runs import write_json
+from agents.saving.files import write_json
 from benchmarks.beam_search import best_completion
 from benchmarks.keyword_search import best_text
 from textgym.tasks.base import Episodes

@@ -22,12 +22,12 @@ from scipy.stats import spearmanr
 from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.embed_observation import VectorEmbedObservation
-from agents.embedding_extractor import StateEmbeddingExtractor
-from agents.encoders.pruning import PrunedTransformer
-from agents.runs import write_json
-from agents.state_autoencoder import StateAutoEncoder
-from agents.state_embedding import PretrainedEmbedding
+from agents.pruning.pruned_transformer import PrunedTransformer
+from agents.representations.embed_observation import VectorEmbedObservation
+from agents.representations.embedding_extractor import StateEmbeddingExtractor
+from agents.representations.state_autoencoder import StateAutoEncoder
+from agents.representations.state_embedding import PretrainedEmbedding
+from agents.saving.files import write_json
 from agents.vec_env import TextGenVecEnv
 from benchmarks.attention import print_table
 from benchmarks.sentences import ENCODER_PACKAGE, embedded, normalised, sentence_encoder, stdlib_sentences

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.runs import write_json, write_text
+from agents.saving.files import write_json, write_text
 from agents.tuning.parallel import WorkerDied, run_parallel
 from benchmarks.sweep import Cell
 

@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from agents.encoders import GRU, CausalEncoder, Performer, Transformer
-from agents.runs import atomic_write, write_json
+from agents.saving.files import atomic_write, write_json
 
 ENCODERS: dict[str, Callable[..., CausalEncoder]] = {"Performer": Performer, "Transformer": Transformer, "GRU": GRU}
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -190,7 +190,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import StrMethodFormatter
 
-    from agents.plot_style import PLOT_STYLE
+    from agents.tuning.plot_style import PLOT_STYLE
 
     with plt.rc_context(PLOT_STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")

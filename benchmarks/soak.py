@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.callbacks import PeriodicCallback
+from agents.application.callbacks import PeriodicCallback
 from agents.double_dqn import DoubleDQN
-from agents.options import constructor_arguments, make_env
-from agents.runs import versions, write_json
+from agents.saving.arguments import constructor_arguments, make_env
 from agents.saving.checkpoint import SaveCheckpoints
-from agents.train import resolve_settings
+from agents.saving.files import versions, write_json
+from agents.saving.settings import resolve_settings
 
 TOLERANCE = 0.05
 """How much memory may differ from its level after warm-up."""

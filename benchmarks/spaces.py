@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.hyperparam_opt import DEFAULT_SPACE
+from agents.tuning import DEFAULT_SPACE
 
 _GAMMA: list[float] = [0.9, 0.99, 1.0]
 _LEARNING_RATE: dict[str, Any] = {"low": 5e-5, "high": 5e-3, "log": True}

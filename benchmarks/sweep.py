@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.runs import read_yaml_mapping
+from agents.saving.files import read_yaml_mapping
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from agents.hyperparam_opt import Report, Study
-from agents.runs import versions, write_json, write_text
+from agents.saving.files import versions, write_json, write_text
+from agents.tuning import Report, Study
 from agents.tuning.objective import as_yaml
 from agents.tuning.parallel import run_parallel
 from benchmarks.baselines import AGENTS

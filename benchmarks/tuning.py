@@ -28,8 +28,8 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from agents.hyperparam_opt import Report, Study
-from agents.runs import atomic_write, versions, write_json
+from agents.saving.files import atomic_write, versions, write_json
+from agents.tuning import Report, Study
 from agents.tuning.figures import best_so_far
 from benchmarks.baselines import default_steps, make_agent
 from benchmarks.learning import LearningCurve

@@ -9,10 +9,10 @@ TextGym's ids to its environments, and then hands over to it, so that all of the
     python -m benchmarks.zoo enjoy --algo double_dqn --env TextGen/Reverse-v0 --folder logs --no-render
     python -m benchmarks.zoo hyperparams                           # write hyperparams/double_dqn.yml anew
 
-The arguments for TextGym's ids are those of ``textgym train``: the file is written from :mod:`agents.presets`, which is
-where to change them. The Zoo steps single environments one by one, so it is slower than ``textgym train``, and it
-evaluates without action masks, so where a task masks tokens use ``textgym validate``. It has no search space for
-``double_dqn``: search with ``textgym tune``, which leaves a file for the Zoo's ``--conf-file``.
+The arguments for TextGym's ids are those of ``textgym train``: the file is written from :mod:`agents.saving.presets`,
+which is where to change them. The Zoo steps single environments one by one, so it is slower than ``textgym train``,
+and it evaluates without action masks, so where a task masks tokens use ``textgym validate``. It has no search space
+for ``double_dqn``: search with ``textgym tune``, which leaves a file for the Zoo's ``--conf-file``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 
 import yaml
 
-from agents.presets import PRESETS, Preset
-from agents.runs import write_text
+from agents.saving.files import write_text
+from agents.saving.presets import PRESETS, Preset
 from benchmarks.anchors import ANCHORS
 from textgym import env_ids
 
@@ -54,7 +54,7 @@ def hyperparams() -> dict[str, dict[str, Any]]:
 
 def write_hyperparams(path: Path = HYPERPARAMS) -> None:
     """Write :func:`hyperparams` as YAML."""
-    head = "# Written by `python -m benchmarks.zoo hyperparams` from agents/presets.py: change that.\n"
+    head = "# Written by `python -m benchmarks.zoo hyperparams` from agents/saving/presets.py: change that.\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     # One block a time: of the whole, PyYAML would write equal parts once and refer to them.
     blocks = [yaml.safe_dump({env_id: values}, sort_keys=False) for env_id, values in hyperparams().items()]

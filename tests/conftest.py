@@ -19,7 +19,7 @@ def textgym(capsys):
     """Run a command line of ``textgym`` in this process; returns its exit code, output and errors."""
 
     def call(*arguments):
-        from agents.cli import main
+        from agents.application.cli import main
 
         with pytest.raises(SystemExit) as stopped:
             main([str(argument) for argument in arguments])

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.checks import check_range
 from agents.exploration import check_exploration
+from textgym.checks import check_range
 
 INTEGERS: dict[str, tuple[int, float]] = {
     "buffer_size": (1, math.inf),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -18,25 +18,22 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.arguments import check_arguments
+from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import with_defaults
+from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
 from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from agents.double_dqn.transitions import TransitionPath
-from agents.exploration import EXPLORATIONS, Exploration, make_exploration
-from agents.health import UpdateWatch
+from agents.exploration import Exploration, make_exploration
 from agents.vec_env import action_masks, make_vec_env
 from textgym import env_ids
 
-if TYPE_CHECKING:
-    from agents.offline.rehearsal import Rehearsal
-
-DEFAULT_N_ENSEMBLE = 5  # where the explorer needs several heads
 SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
 
 
-class DoubleDQN(DQN):
+class DoubleDQN(LearningAgent):
     """Deep Q-learning with the enhancements that pay, each a flag, on token sequences and on anything else.
 
     There are two paths, and the policy decides between them.
@@ -138,8 +135,6 @@ class DoubleDQN(DQN):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
-    policy_class: type[DQNPolicy]
-    replay_buffer: Any  # an EpisodeReplayBuffer or a PrioritizedReplayBuffer, as the path says
 
     def __init__(
         self,
@@ -203,7 +198,7 @@ class DoubleDQN(DQN):
             },
         )
         self.updates_per_step = chosen.pop("updates_per_step")
-        self.exploration: str | Exploration = chosen.pop("exploration")
+        self.exploration = chosen.pop("exploration")
         if gradient_steps is None and self.updates_per_step is None:
             gradient_steps = 1
         if isinstance(env, str) and env.removeprefix("textgym:") in env_ids():
@@ -223,14 +218,14 @@ class DoubleDQN(DQN):
         self._updates_due = 0.0
         self._env_steps_collected = 0
         self._steps_since_target_update = 0.0
-        self._generator: np.random.Generator | None = None
+        self._generator = None
         self._env_has_masks = False
-        self._masks: NDArray[np.bool_] | None = None  # of the last observations
+        self._masks = None
         self._contexts: NDArray[np.uint64] | None = None
-        self.rehearsal: Rehearsal | None = None  # texts to learn from beside the environment: learn_from_text sets it
-        self._largest_reward = 0.0  # that updates have seen
+        self.rehearsal = None
+        self._largest_reward = 0.0
         self._diverged = False
-        self.last_checkpoint: str | None = None  # see agents.saving.checkpoint
+        self.last_checkpoint = None
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -300,33 +295,6 @@ class DoubleDQN(DQN):
         defaults = {**self._path.explorer_defaults.get(name, {}), **schedules.get(name, {})}
         return make_exploration(name, **{**defaults, **self.exploration_kwargs})
 
-    def head_arguments(self) -> dict[str, Any]:
-        """Arguments of the policy that decide its :class:`agents.double_dqn.heads.QHead`."""
-        explorer = EXPLORATIONS.get(self.exploration) if isinstance(self.exploration, str) else self.exploration
-        needs_ensemble = explorer is not None and explorer.ensemble
-        return {"dueling": self.dueling, "n_ensemble": DEFAULT_N_ENSEMBLE if needs_ensemble else 1}
-
-    def priority_arguments(self) -> dict[str, Any]:
-        """Arguments that both replay buffers take from the flags."""
-        return {
-            "prioritized": self.prioritized_replay,
-            "alpha": self.priority_alpha,
-            "beta": self.priority_beta,
-            "seed": self.seed,
-        }
-
-    @property
-    def policy_name(self) -> str:
-        """The policy's name, for messages."""
-        names = [name for name, policy in self.policy_aliases.items() if policy is self.policy_class]
-        return names[0] if names else self.policy_class.__name__
-
-    @property
-    def explorer(self) -> Exploration:
-        """The explorer, built."""
-        assert isinstance(self.exploration, Exploration)
-        return self.exploration
-
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the agent's own generators, the action space and the environment; global states are left alone."""
         if seed is None:
@@ -361,13 +329,6 @@ class DoubleDQN(DQN):
             action_masks = np.asarray(action_masks, bool)
             action_masks = action_masks.reshape(-1, action_masks.shape[-1])
         return self._path.predict(observation, state, episode_start, action_masks, explore=not deterministic)
-
-    def explore(
-        self, q_values: NDArray[np.float32], masks: NDArray[np.bool_] | None, contexts: NDArray[np.uint64]
-    ) -> NDArray[np.int64]:
-        """Actions as during training: shapes ``(n, V)``, ``(n, V)`` or None, ``(n,)`` → ``(n,)``."""
-        assert self._generator is not None
-        return self.explorer.select(q_values, masks, contexts, self._generator, 1.0 - self._current_progress_remaining)
 
     def _legal_actions(self) -> NDArray[np.bool_] | None:
         """Masks of the last observations, ``(n_envs, V)``; None where all is legal or there are no masks."""
@@ -439,7 +400,7 @@ class DoubleDQN(DQN):
 
         Nothing happens as long as replay holds nothing: on sequences, until an episode has ended.
 
-        :raises agents.health.NumericalError: if a loss or a gradient is NaN or infinite
+        :raises agents.double_dqn.health.NumericalError: if a loss or a gradient is NaN or infinite
         """
         if self.replay_buffer.size() == 0:
             return

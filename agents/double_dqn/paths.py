@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
-if TYPE_CHECKING:
-    from agents.double_dqn.double_dqn import DoubleDQN
+from agents.double_dqn.base import LearningAgent
 
 
 class Choice(NamedTuple):
@@ -47,14 +46,15 @@ class LearningPath(ABC):
         name: Field of :class:`agents.double_dqn.defaults.Default`.
         default_n_envs: Rows that an environment given as one of TextGym's ids gets.
         explorer_defaults: Arguments of named explorers that differ from their own defaults.
-        limits: An environment, the most tokens of its episodes and its largest reward: see :mod:`agents.health`.
+        limits: An environment, the most tokens of its episodes and its largest reward: see
+            :mod:`agents.double_dqn.health`.
     """
 
     name: ClassVar[str]
     default_n_envs: ClassVar[int]
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    def __init__(self, model: DoubleDQN) -> None:
+    def __init__(self, model: LearningAgent) -> None:
         self.model = model
         self.limits: tuple[VecEnv, float, float] | None = None
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from agents.double_dqn.heads import QHead
 from agents.encoders.base import CausalEncoder, EncoderState
-from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
+from agents.representations.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
 from textgym.spaces import sequence_lengths
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,15 +11,13 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.losses import sequence_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.policies import ActingState, SequencePolicy
 from agents.exploration import context_keys
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer, sequence_priorities
 from textgym import TokenSequence
-
-if TYPE_CHECKING:
-    from agents.double_dqn.double_dqn import DoubleDQN
 
 # For returns in [0, 1] that are paid token by token; a larger one drowns differences of 0.1 between tokens.
 DEFAULT_UCB_COEFFICIENT = 0.02
@@ -32,7 +30,7 @@ class SequencePath(LearningPath):
     default_n_envs = 32
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {"ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT}}
 
-    def __init__(self, model: DoubleDQN) -> None:
+    def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)
         self.state: ActingState | None = None  # of the environments trained in
         self._parameters: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None

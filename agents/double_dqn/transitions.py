@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.dqn.policies import DQNPolicy
 
+from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.losses import ensemble_values, transition_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.transition_policies import TransitionPolicy
@@ -23,9 +24,6 @@ from agents.replay.prioritized import PrioritizedDictReplayBuffer, PrioritizedRe
 from textgym import TokenSequence
 from textgym.spaces import sequence_lengths
 
-if TYPE_CHECKING:
-    from agents.double_dqn.double_dqn import DoubleDQN
-
 
 class TransitionPath(LearningPath):
     """Learns single transitions; with every enhancement off, its updates are those of SB3's ``DQN`` to the bit."""
@@ -33,7 +31,7 @@ class TransitionPath(LearningPath):
     name = "transitions"
     default_n_envs = 1
 
-    def __init__(self, model: DoubleDQN) -> None:
+    def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)
         self._hash = SimHash()  # from a fixed seed: the counts of a saved model keep their meaning
 

@@ -1,4 +1,4 @@
-"""Transformers from a local path, and causal ones as encoders with a key-value cache."""
+"""Causal transformers as encoders, with a key-value cache."""
 
 from __future__ import annotations
 
@@ -11,44 +11,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from agents.encoders.base import CausalEncoder, EncoderState, Rows, features_at
-
-PRUNING_FILE = "pruning.json"
-"""Beside ``config.json`` where the model was saved by :class:`~agents.encoders.pruning.PrunedTransformer`."""
-
-
-def local_directory(path: str | Path) -> Path:
-    """Return a path that holds a model.
-
-    Raises:
-        ValueError: If it is no directory with a ``config.json``; nothing is ever downloaded.
-    """
-    directory = Path(path)
-    if not (directory / "config.json").is_file():
-        raise ValueError(
-            f"path must be a local directory with a config.json, as nothing is downloaded, got {str(path)!r}: download "
-            "it beforehand (`hf download NAME --local-dir DIR`, `huggingface-cli download` in older versions, or "
-            "huggingface_hub.snapshot_download(NAME, local_dir=DIR)) and give DIR"
-        )
-    return directory
-
-
-def load_model(path: str | Path) -> Any:
-    """Load a transformer without its head, in evaluation mode; pruned ones with their pruning.
-
-    Args:
-        path: A local directory that ``save_pretrained`` wrote.
-
-    Raises:
-        ValueError: If it holds no model.
-    """
-    directory = local_directory(path)
-    if (directory / PRUNING_FILE).is_file():
-        from agents.encoders.pruning import PrunedTransformer
-
-        return PrunedTransformer.from_pretrained(directory).model
-    from transformers import AutoModel
-
-    return AutoModel.from_pretrained(str(directory), local_files_only=True).eval()
+from agents.pruning.pruned_transformer import load_model
 
 
 @dataclass
@@ -83,7 +46,7 @@ class HuggingFaceEncoder(CausalEncoder):
 
     Args:
         model: A causal transformer, with a head (which is left out) or without, that takes ``inputs_embeds`` and
-            ``position_ids``; a :class:`~agents.encoders.pruning.PrunedTransformer`; or a local path of either.
+            ``position_ids``; a :class:`agents.PrunedTransformer`; or a local path of either.
         vocab_size: Number of observation ids, the padding id included (≥ 1).
         context_length: Most tokens in a sequence (≥ 1), no more than the model has positions.
         pad_id: The padding id, in ``[0, vocab_size)``.

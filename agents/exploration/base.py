@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.checks import check_ranges
+from textgym.checks import check_ranges
 
 ILLEGAL = np.float32(-np.inf)
 """Score of an action that must not be taken."""

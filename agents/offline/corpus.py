@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.runs import VOCABULARY, CommandError, write_json
+from agents.application.run_folder import VOCABULARY
+from agents.saving.files import CommandError, write_json
 from textgym.tasks.text_generation import TextGeneration
 from textgym.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 

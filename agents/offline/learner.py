@@ -14,8 +14,8 @@ from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
 from agents.double_dqn import DoubleDQN
+from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.policies import SequencePolicy
-from agents.health import UpdateWatch
 from agents.offline.losses import OfflineObjective, offline_loss
 from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter

@@ -135,7 +135,7 @@ def learn_from_text(
 
     Raises:
         ValueError: If an argument is out of range, the model has no episode replay, or it is too small for the data.
-        agents.health.NumericalError: If a loss is NaN or infinite.
+        agents.double_dqn.health.NumericalError: If a loss is NaN or infinite.
         agents.saving.checkpoint_folder.CheckpointError: If the checkpoint is of other arguments.
 
     Example:

@@ -12,8 +12,8 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from agents.checks import check_ranges
 from agents.replay.sum_tree import SumTree
+from textgym.checks import check_ranges
 
 _PRIORITY_FLOOR = 1e-6  # keeps transitions without an error in the draw
 

@@ -21,9 +21,9 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 from agents.exploration import EXPLORATIONS
-from agents.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
-from agents.options import constructor_arguments
-from agents.runs import CommandError, plain, versions
+from agents.representations.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
+from agents.saving.arguments import constructor_arguments
+from agents.saving.files import CommandError, plain, versions
 from agents.saving.model_spaces import space_as_json, space_from_json
 from agents.saving.state_file import write_synced
 
@@ -96,7 +96,7 @@ def export_model(model: DoubleDQN, folder: str | Path, environment: Mapping[str,
     config = describe(model)
     files: dict[str, bytes] = {}
     if environment is not None:
-        from agents.options import make_env
+        from agents.saving.arguments import make_env
         from agents.saving.export_tokenizer import token_digest, tokenizer_file
 
         env_args = dict(environment.get("env_args") or {})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from agents.runs import atomic_write
+from agents.saving.files import atomic_write
 
 _FORMAT = "textgym-state-1"
 _DTYPES = frozenset("float64 float32 float16 int64 uint64 int32 uint32 int16 uint16 int8 uint8 bool".split())

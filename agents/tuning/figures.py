@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from agents.plot_style import PLOT_STYLE
-from agents.runs import atomic_write
+from agents.saving.files import atomic_write
+from agents.tuning.plot_style import PLOT_STYLE
 from agents.tuning.records import FAILED, STOPPED, Trial
 from agents.tuning.samplers import scores_for_model
 from agents.tuning.space import Choice, Params, Range

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from agents.options import checked_agent_arguments, constructor_arguments, make_env, merge
-from agents.presets import PRESETS, Preset
-from agents.runs import CommandError
+from agents.saving.arguments import checked_agent_arguments, constructor_arguments, make_env, merge
+from agents.saving.files import CommandError
+from agents.saving.presets import PRESETS, Preset
 from agents.tuning.parallel import Report
 from agents.tuning.space import Params, Space
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-    from agents.train import TrainSettings
+    from agents.saving.settings import TrainSettings
 
 DEFAULT_SPACE: dict[str, Any] = {
     "learning_rate": {"low": 2e-4, "high": 1e-2, "log": True},
@@ -62,7 +62,7 @@ class TrainObjective:
         Raises:
             CommandError: If the agent has no such argument, or a value is out of range.
         """
-        from agents.train import resolve_settings
+        from agents.saving.settings import resolve_settings
 
         return resolve_settings(
             self.env,
@@ -91,8 +91,8 @@ class TrainObjective:
         import torch
 
         from agents.double_dqn import DoubleDQN
-        from agents.train import EVALUATION_EPISODES
-        from agents.validate import evaluate
+        from agents.double_dqn.evaluation import evaluate
+        from agents.saving.settings import EVALUATION_EPISODES
 
         settings = self.settings(arguments, seed)
         torch.set_num_threads(settings.threads)

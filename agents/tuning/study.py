@@ -7,7 +7,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.runs import plain
+from agents.saving.files import plain
 from agents.tuning.parallel import ENGINES, Objective, Task, run_tasks
 from agents.tuning.records import FINISHED, Run, StudyFile, Trial, trials_of
 from agents.tuning.samplers import SAMPLERS, gp_point, random_point

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import textgym
-from agents.runs import CommandError, write_text, writing
+from agents.saving.files import CommandError, write_text, writing
 from benchmarks.report import html, sections
 from benchmarks.report.charts import Chart
 from benchmarks.report.data import Comparison, split_ablation

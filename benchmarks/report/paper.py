@@ -10,8 +10,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agents.plot_style import PLOT_STYLE
-from agents.runs import atomic_write
+from agents.saving.files import atomic_write
+from agents.tuning.plot_style import PLOT_STYLE
 from benchmarks.report.charts import COLOURS, Chart, DotChart, LineChart, short
 
 FORMATS = ("png", "svg")

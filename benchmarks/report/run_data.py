@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.options import checked_env_id, make_env
-from agents.runs import CONFIG, CommandError, find_model, read_result
-from agents.validate import FRESH_SEED, load_model
+from agents.application.loading import load_model
+from agents.application.run_folder import CONFIG, find_model, read_result
+from agents.double_dqn.evaluation import FRESH_SEED
+from agents.saving.arguments import checked_env_id, make_env
+from agents.saving.files import CommandError
 from benchmarks.report.charts import Line, LineChart, Style
 from benchmarks.report.figures import AXES, file_key
 from benchmarks.report.tokens import Episode, play

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from agents.runs import SAMPLES
+from agents.application.run_folder import SAMPLES
 from benchmarks.report import figures, html, tables
 from benchmarks.report.charts import OURS, Chart, Table, counted, number
 from benchmarks.report.data import THRESHOLDS, Comparison, machine_lines

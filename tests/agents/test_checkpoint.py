@@ -14,14 +14,15 @@ import pytest
 import torch
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
-from agents.cli import main
-from agents.offline.command import OfflineSettings, pretrain, resume_any
-from agents.resume import earlier_samples
-from agents.runs import CommandError
+from agents.application.cli import main
+from agents.application.learn_texts import OfflineSettings, pretrain, resume_any
+from agents.application.resume import earlier_samples
+from agents.application.train import resume_run, train
 from agents.saving.checkpoint import SaveCheckpoints, get_state
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, TrainingInterrupted
+from agents.saving.files import CommandError
+from agents.saving.settings import resolve_settings
 from agents.saving.state_file import StateFileError, differences, read_state, write_state
-from agents.train import resolve_settings, resume_run, train
 from tests.agents.tasks import Echo, OddTokens
 from textgym import TextGenVectorEnv
 

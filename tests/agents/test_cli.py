@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from agents.cli import main
+from agents.application.cli import main
 from textgym import env_ids
 
 ENV = "TextGen/Reverse-v0"

@@ -6,8 +6,8 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 
-from agents import doctor
-from agents.cli import main
+from agents.application import doctor
+from agents.application.cli import main
 
 
 def run(capsys, *arguments):

@@ -15,12 +15,15 @@ from torch import nn
 
 import agents
 from agents import DoubleDQN, make_vec_env
+from agents.application.loading import load_model
+from agents.application.run_folder import find_model
+from agents.application.train import train
+from agents.application.validate import export, validate
 from agents.exploration import ContextUCB, Exploration
-from agents.runs import CommandError, find_model
 from agents.saving.export import ModelFileError, describe, export_model, load, rebuild
+from agents.saving.files import CommandError
 from agents.saving.model_spaces import space_as_json, space_from_json
-from agents.train import resolve_settings, train
-from agents.validate import export, load_model, validate
+from agents.saving.settings import resolve_settings
 from textgym import TokenSequence
 from textgym.tokenizers import HuggingFaceTokenizer
 

@@ -11,7 +11,12 @@ from sb3_contrib import QRDQN, MaskablePPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.preprocessing import preprocess_obs
 
-from agents.extractors import CausalEncoderExtractor, GRUExtractor, PerformerExtractor, TransformerExtractor
+from agents.representations.extractors import (
+    CausalEncoderExtractor,
+    GRUExtractor,
+    PerformerExtractor,
+    TransformerExtractor,
+)
 from textgym.spaces import TokenSequence
 
 SPACE = TokenSequence(context_length=8, vocab_size=4, pad_id=5)

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import DoubleDQN, make_vec_env
-from agents.options import parse_assignments
-from agents.runs import CommandError
-from agents.train import resolve_settings, train
+from agents.application.train import train
+from agents.saving.arguments import parse_assignments
+from agents.saving.files import CommandError
+from agents.saving.settings import resolve_settings
 from tests.fuzzing import damaged, examples
 
 ENV, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}

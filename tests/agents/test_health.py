@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents import DoubleDQN, learn_from_text, make_vec_env
-from agents.health import DivergenceWarning, NumericalError, value_bound
+from agents.double_dqn.health import DivergenceWarning, NumericalError, value_bound
 from agents.saving.checkpoint import SaveCheckpoints
 
 ENV, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}

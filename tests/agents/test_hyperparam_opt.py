@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-
 from agents.hyperparam_opt import DEFAULT_SPACE, Space, Stopping, Study, TrainObjective
-from agents.runs import CommandError
-from agents.train import resolve_settings, train
+
+from agents.application.train import train
+from agents.saving.files import CommandError
+from agents.saving.settings import resolve_settings
 from agents.tuning import command
 from agents.tuning.records import StudyFile
 from tests.agents.objectives import VALLEY, deadly, fragile, killed_study, learner, slow_valley, valley

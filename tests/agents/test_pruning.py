@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from agents.encoders.huggingface import HuggingFaceEncoder, load_model
-from agents.encoders.pruning import PrunedTransformer, cubic_sparsity, prune_gradually
+from agents.pruning.pruned_transformer import PrunedTransformer, cubic_sparsity, prune_gradually
 
 IDS = torch.arange(12).view(2, 6) % 20
 
@@ -131,7 +131,7 @@ def test_removing_a_head_and_neurons_equals_zeroing_what_they_write(model: Any) 
     whole = model()
     zeroed = copy.deepcopy(whole)
     PrunedTransformer(whole, "structured", scope="layer", ffn_sparsity=0.25, head_sparsity=0.5)
-    from agents.encoders.blocks import transformer_blocks
+    from agents.pruning.blocks import transformer_blocks
 
     for block in transformer_blocks(zeroed):
         heads = block.head_scores().argsort()[:3]
@@ -217,7 +217,7 @@ def test_other_models_and_missing_paths_are_refused(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("arguments", [{}, {"sparsity": 0.5}, {"method": "structured", "sparsity": 0.5}])
 def test_causal_model_steps_and_prefills_as_it_reads(arguments: Any) -> None:
-    encoder = PrunedTransformer(gpt2(GPT2LMHeadModel), **arguments).causal_encoder(23, 12, pad_id=22)
+    encoder = HuggingFaceEncoder(PrunedTransformer(gpt2(GPT2LMHeadModel), **arguments), 23, 12, pad_id=22)
     encoder.train()  # dropout stays off
     tokens = torch.randint(0, 22, (4, 12), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agents.state_autoencoder import StateAutoEncoder, nearest_vectors, neighbour_divergence
-from agents.state_embedding import StateEmbedding
+from agents.representations.state_autoencoder import StateAutoEncoder, nearest_vectors, neighbour_divergence
+from agents.representations.state_embedding import StateEmbedding
 from textgym.spaces import TokenSequence
 from textgym.tokenizers import CharacterTokenizer
 

@@ -20,12 +20,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from agents.double_dqn import DoubleDQN
-from agents.embed_observation import EmbedObservation, VectorEmbedObservation
-from agents.embedding_cache import EmbeddingCache
-from agents.embedding_extractor import StateEmbeddingExtractor
-from agents.encoders.pruning import PrunedTransformer
-from agents.state_autoencoder import StateAutoEncoder
-from agents.state_embedding import PretrainedEmbedding, StateEmbedding
+from agents.pruning.pruned_transformer import PrunedTransformer
+from agents.representations.embed_observation import EmbedObservation, VectorEmbedObservation
+from agents.representations.embedding_cache import EmbeddingCache
+from agents.representations.embedding_extractor import StateEmbeddingExtractor
+from agents.representations.state_autoencoder import StateAutoEncoder
+from agents.representations.state_embedding import PretrainedEmbedding, StateEmbedding
 from agents.vec_env import TextGenVecEnv
 from textgym import TextGenVectorEnv
 from textgym.spaces import TokenSequence

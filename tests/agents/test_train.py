@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from agents import DoubleDQN, make_vec_env
-from agents.callbacks import ProgressDisplay, SampleTexts, SaveCheckpoint, StopWhen
-from agents.options import constructor_arguments, merge, parse_assignments
-from agents.runs import CommandError, atomic_write, create_run_folder, parse_yaml, write_json
-from agents.train import resolve_settings, train
+from agents.application.callbacks import ProgressDisplay, SampleTexts, SaveCheckpoint, StopWhen
+from agents.application.run_folder import create_run_folder
+from agents.application.train import train
+from agents.saving.arguments import constructor_arguments, merge, parse_assignments
+from agents.saving.files import CommandError, atomic_write, parse_yaml, write_json
+from agents.saving.settings import resolve_settings
 
 TINY = {"policy_kwargs": {"features_dim": 8, "n_layers": 1, "n_heads": 2}, "learning_starts": 32, "batch_size": 4}
 ENV, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}

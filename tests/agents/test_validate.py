@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from agents import DoubleDQN, make_vec_env
-from agents.runs import CommandError, find_model
-from agents.train import resolve_settings, train
-from agents.validate import EvaluationResult, as_json, evaluate, load_model, report, score, validate
+from agents.application.loading import load_model
+from agents.application.run_folder import find_model
+from agents.application.train import train
+from agents.application.validate import as_json, report, validate
+from agents.double_dqn.evaluation import EvaluationResult, evaluate, score
+from agents.saving.files import CommandError
+from agents.saving.settings import resolve_settings
 from textgym import references
 
 TINY = {"policy_kwargs": {"features_dim": 8, "n_layers": 1, "n_heads": 2}, "learning_starts": 32, "batch_size": 4}

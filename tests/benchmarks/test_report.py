@@ -12,9 +12,10 @@ from rliable.metrics import probability_of_improvement as rliable_improvement
 from typer.testing import CliRunner
 
 from agents import DoubleDQN, make_vec_env
-from agents.cli import app as textgym_app
-from agents.runs import CommandError
-from agents.train import resolve_settings, train
+from agents.application.cli import app as textgym_app
+from agents.application.train import train
+from agents.saving.files import CommandError
+from agents.saving.settings import resolve_settings
 from benchmarks.report import report
 from benchmarks.report import statistics as st
 from benchmarks.report.charts import COLOURS, DotChart, Line, LineChart, Row, Style, linear_ticks, log_ticks, styles

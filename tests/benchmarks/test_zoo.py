@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agents.options import checked_agent_arguments
-from agents.presets import PRESETS, Preset
+from agents.saving.arguments import checked_agent_arguments
+from agents.saving.presets import PRESETS, Preset
 from benchmarks import zoo
 from textgym import env_ids
 

@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import textgym
-from agents.extractors import PerformerExtractor
+from agents.representations.extractors import PerformerExtractor
 from textgym.language_models import NGramLM, bigram_model
 from textgym.tokenizers import CharacterTokenizer, WordTokenizer
 from textgym.wrappers import StringObservation, TokenizeObservation, TopKActions, VectorTopKActions

@@ -18,7 +18,7 @@ class TokenizeObservation(gym.ObservationWrapper[NDArray[np.int32], Any, Any], g
     """Text observations of any Gymnasium environment as right-padded token ids, to train on with any agent.
 
     The observation becomes a Box of int32, shape ``(context_length,)``: what Stable-Baselines3's agents take, and what
-    :class:`agents.extractors.PerformerExtractor` reads as text. Ids below ``tokenizer.n_ids`` are the tokenizer's;
+    :class:`agents.PerformerExtractor` reads as text. Ids below ``tokenizer.n_ids`` are the tokenizer's;
     three follow: the separator that ends each entry of a Dict, unknown words, and padding, the highest id.
 
     It is not a :class:`~textgym.spaces.TokenSequence`. That space promises that actions are tokens and that a row only

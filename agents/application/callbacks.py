@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.runs import atomic_write
-from agents.validate import EvaluationResult, evaluate, sample_line
+from agents.double_dqn.evaluation import EvaluationResult, evaluate, sample_line
+from agents.saving.files import atomic_write
 
 _RATE_WINDOW_S = 5.0
 _REFRESH_S = 0.25

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agents.options import one_line
-from agents.runs import CommandError, read_yaml_mapping, write_text, writing
+from agents.saving.arguments import one_line
+from agents.saving.files import CommandError, read_yaml_mapping, write_text, writing
 from agents.tuning.objective import DEFAULT_SPACE, TrainObjective, as_yaml
 from agents.tuning.records import FAILED, FINISHED, STOPPED, Run, StudyFile, Trial
 from agents.tuning.space import Params, Space

@@ -9,7 +9,7 @@ from pathlib import Path
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.runs import write_text
+from agents.saving.files import write_text
 
 PROGRESS = "progress.csv"
 _STEPS = "time/total_timesteps"

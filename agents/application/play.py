@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import textgym
-from agents.options import checked_env_id, one_line
-from agents.runs import CommandError, find_model
+from agents.application.run_folder import find_model
+from agents.saving.arguments import checked_env_id, one_line
+from agents.saving.files import CommandError
 
 if TYPE_CHECKING:
     from agents.double_dqn import DoubleDQN
@@ -34,12 +35,12 @@ def play_with(
         seed: See :func:`play`.
         lines: Likewise.
         console: Likewise.
-        trust: See :func:`agents.validate.load_model`.
+        trust: See :func:`agents.application.loading.load_model`.
 
     Raises:
         CommandError: If the model can't be read, or nothing tells its environment.
     """
-    from agents.validate import load_model
+    from agents.application.loading import load_model
 
     model_path, config = find_model(path)
     if config is None or "env" not in config:

@@ -15,7 +15,7 @@ from textgym import TokenSequence
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
-    from agents.double_dqn.double_dqn import DoubleDQN
+    from agents.double_dqn.base import LearningAgent
     from agents.double_dqn.paths import Loss
 
 DIVERGENCE_MARGIN = 2.0
@@ -52,7 +52,7 @@ class UpdateWatch:
         model: The model that is trained.
     """
 
-    def __init__(self, model: DoubleDQN) -> None:
+    def __init__(self, model: LearningAgent) -> None:
         self.model = model
         self._figures: list[Tensor] = []
         self._indices: list[Any] = []
@@ -146,7 +146,7 @@ class UpdateWatch:
         )
 
 
-def value_bound(model: DoubleDQN) -> float | None:
+def value_bound(model: LearningAgent) -> float | None:
     """The largest amount that a discounted return can have: largest reward × the steps that count.
 
     The largest reward is that of the task's ``reward_range``, where it is known, or any larger one that updates have

@@ -15,13 +15,16 @@ from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
 
-from agents.encoders.blocks import PLAIN, add_mask, linear_layers, transformer_blocks
-from agents.encoders.huggingface import PRUNING_FILE, HuggingFaceEncoder, load_model, local_directory
+from agents.pruning.blocks import PLAIN, add_mask, linear_layers, transformer_blocks
 
 Method = Literal["magnitude", "structured"]
 """Single weights become zero, or whole heads and neurons go."""
 Scope = Literal["global", "layer"]
 """What is ranked together: everything of its kind, or each layer on its own."""
+
+
+PRUNING_FILE = "pruning.json"
+"""Beside ``config.json`` where the model was saved by :class:`PrunedTransformer`."""
 
 
 @dataclass(frozen=True)
@@ -193,15 +196,11 @@ class PrunedTransformer(nn.Module):
             rows.append(LayerReport(name, self._original[name], kept, tuple(layer.weight.shape)))
         return rows
 
-    def causal_encoder(self, vocab_size: int, context_length: int, pad_id: int) -> HuggingFaceEncoder:
-        """Return the model, if it is causal, as an encoder; see :class:`HuggingFaceEncoder`."""
-        return HuggingFaceEncoder(self, vocab_size, context_length, pad_id)
-
     def save_pretrained(self, path: str | Path, tokenizer: Any = None) -> None:
         """Write the model, its masks or sizes, and optionally its tokenizer, to a directory.
 
         ``AutoModel`` reads a masked model from there as well; a structured one only :meth:`from_pretrained`,
-        :func:`~agents.encoders.huggingface.load_model` and what builds on it.
+        :func:`load_model` and what builds on it.
         """
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
@@ -328,3 +327,36 @@ def prune_gradually(
         fine_tune(pruned)
         reports.append(pruned.report())
     return reports
+
+
+def local_directory(path: str | Path) -> Path:
+    """Return a path that holds a model.
+
+    Raises:
+        ValueError: If it is no directory with a ``config.json``; nothing is ever downloaded.
+    """
+    directory = Path(path)
+    if not (directory / "config.json").is_file():
+        raise ValueError(
+            f"path must be a local directory with a config.json, as nothing is downloaded, got {str(path)!r}: download "
+            "it beforehand (`hf download NAME --local-dir DIR`, `huggingface-cli download` in older versions, or "
+            "huggingface_hub.snapshot_download(NAME, local_dir=DIR)) and give DIR"
+        )
+    return directory
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a transformer without its head, in evaluation mode; pruned ones with their pruning.
+
+    Args:
+        path: A local directory that ``save_pretrained`` wrote.
+
+    Raises:
+        ValueError: If it holds no model.
+    """
+    directory = local_directory(path)
+    if (directory / PRUNING_FILE).is_file():
+        return PrunedTransformer.from_pretrained(directory).model
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(str(directory), local_files_only=True).eval()

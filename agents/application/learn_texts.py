@@ -14,7 +14,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agents.callbacks import save_model
+from agents.application.callbacks import save_model
+from agents.application.resume import disk_errors, interrupt_flag, read_run
+from agents.application.run_folder import CHECKPOINTS, CONFIG, MODEL, MODEL_FOLDER, RESULT, create_run_folder
+from agents.application.train import TrainResult, resume_run, say, train
 from agents.double_dqn import DoubleDQN
 from agents.offline.corpus import Vocabulary, build_vocabulary, split_corpus
 from agents.offline.episodes import TextEpisodes, text_to_episodes
@@ -23,22 +26,11 @@ from agents.offline.learning import OfflineResult, learn_from_text
 from agents.offline.likelihood import score_texts
 from agents.offline.losses import OBJECTIVES, OF_LOGITS
 from agents.offline.rows import read_text
-from agents.options import checked_agent_arguments, constructor_arguments, merge, one_line
-from agents.resume import disk_errors, interrupt_flag, read_run
-from agents.runs import (
-    CHECKPOINTS,
-    CONFIG,
-    MODEL,
-    MODEL_FOLDER,
-    RESULT,
-    CommandError,
-    create_run_folder,
-    plain,
-    write_json,
-)
+from agents.saving.arguments import checked_agent_arguments, constructor_arguments, merge, one_line
 from agents.saving.checkpoint_folder import TrainingInterrupted
 from agents.saving.export import export_model
-from agents.train import DEFAULT_THREADS, TrainResult, TrainSettings, resolve_settings, resume_run, say, train
+from agents.saving.files import CommandError, plain, write_json
+from agents.saving.settings import DEFAULT_THREADS, TrainSettings, resolve_settings
 from agents.vec_env import TextGenVecEnv
 from textgym import TextGenVectorEnv, demonstrations
 
@@ -110,15 +102,15 @@ def pretrain(
     """Learn from demonstrations of the environment, then in it, and leave a run folder.
 
     Args:
-        settings: The environment and the agent, as for :func:`agents.train.train`.
+        settings: The environment and the agent, as for :func:`agents.application.train.train`.
         offline: The demonstrations.
         online: Whether to go on with ``settings.steps`` in the environment; otherwise there are none.
-        run_dir: See :func:`agents.train.train`.
+        run_dir: See :func:`agents.application.train.train`.
         console: Likewise.
         command: Likewise.
-        resume: Whether to go on with the run in ``run_dir``, see :func:`agents.train.resume_run`; then ``online`` is
-            what it was.
-        checkpoint_seconds: See :func:`agents.train.train`.
+        resume: Whether to go on with the run in ``run_dir``, see
+            :func:`agents.train.resume_run`; then ``online`` is what it was.
+        checkpoint_seconds: See :func:`agents.application.train.train`.
 
     Raises:
         CommandError: If an argument is out of range, or the environment has no oracle.
@@ -174,7 +166,7 @@ def resume_any(folder: Path, console: Console | None = None, checkpoint_seconds:
     """Go on with a run, whether it began with texts, with demonstrations or with neither.
 
     Raises:
-        CommandError: See :func:`agents.train.resume_run`; or if the text file is another one now.
+        CommandError: See :func:`agents.application.train.resume_run`; or if the text file is another one now.
     """
     config = read_run(folder)
     began = config.get("offline")
@@ -226,13 +218,13 @@ def learn_corpus(
     Args:
         offline: The file, and how to learn from it.
         agent: Arguments of :class:`agents.DoubleDQN` over :data:`CORPUS_KWARGS`.
-        run_dir: See :func:`agents.train.train`.
+        run_dir: See :func:`agents.application.train.train`.
         seed: Seed of everything.
         threads: Torch threads.
         device: Torch device.
         console: Where to show progress; None for nowhere.
         command: The command line, to be noted in the configuration.
-        checkpoint_seconds: See :func:`agents.train.train`.
+        checkpoint_seconds: See :func:`agents.application.train.train`.
 
     Raises:
         CommandError: If an argument is out of range, or the file can't be read.

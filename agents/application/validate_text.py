@@ -10,13 +10,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from agents.application.loading import load_model
+from agents.application.run_folder import find_model
 from agents.offline.corpus import load_vocabulary
 from agents.offline.episodes import text_to_episodes
 from agents.offline.likelihood import TextScores, continue_prompts, score_texts
 from agents.offline.rows import read_text
-from agents.options import make_env, one_line
-from agents.runs import CommandError, find_model, plain, write_json, writing
-from agents.validate import load_model
+from agents.saving.arguments import make_env, one_line
+from agents.saving.files import CommandError, plain, write_json, writing
 from textgym.tasks.base import Task
 
 _EXAMPLES = 4
@@ -46,7 +47,7 @@ def validate_text(
         device: Torch device.
         json_file: Where to write the scores; None for nowhere.
         console: Where to print; None for nowhere.
-        trust: See :func:`agents.validate.load_model`.
+        trust: See :func:`agents.application.loading.load_model`.
 
     Raises:
         CommandError: If an argument is wrong, or a file can't be read.

@@ -14,7 +14,7 @@ class Preset:
         steps: Environment steps.
         n_envs: Parallel environments.
         kwargs: Arguments of :class:`agents.DoubleDQN` that differ from its defaults; plain values, see
-            :func:`agents.options.constructor_arguments`.
+            :func:`agents.saving.arguments.constructor_arguments`.
     """
 
     steps: int = 100_000

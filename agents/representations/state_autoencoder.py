@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from agents.state_embedding import StateEmbedding
+    from agents.representations.state_embedding import StateEmbedding
 
 
 TEMPERATURE = 0.05

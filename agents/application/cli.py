@@ -17,11 +17,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agents.options import checked_env_id, one_line, parse_assignments
-from agents.runs import CommandError, write_json, write_text, writing
+from agents.saving.arguments import checked_env_id, one_line, parse_assignments
+from agents.saving.files import CommandError, write_json, write_text, writing
 
 if TYPE_CHECKING:
-    from agents.train import TrainResult
+    from agents.application.train import TrainResult
 
 app = typer.Typer(
     help="Reinforcement learning of text generation at token level.",
@@ -127,11 +127,11 @@ def play(
     trust: Trust = False,
 ) -> None:
     """Write the completions yourself, token by token, and see what they earn; a model says what it would write."""
-    from agents.play import play as play_episodes
+    from agents.application.play import play as play_episodes
 
     env_args = parse_assignments("--env-arg", env_arg or [])
     if Path(target).exists():
-        from agents.play import play_with
+        from agents.application.play import play_with
 
         play_with(Path(target), env_args, seed, sys.stdin, Console(), trust)
         return
@@ -194,13 +194,13 @@ def train(
     console = None if quiet else Console()
     if resume is not None:
         _refuse_options("--resume RUN goes on as the run was begun: it takes no", context)
-        from agents.offline.command import resume_any
+        from agents.application.learn_texts import resume_any
 
         _ended(resume_any(resume, console, checkpoint_seconds), quiet)
         return
     offline = None
     if from_text is not None or from_demonstrations is not None:
-        from agents.offline.command import OfflineSettings, learn_corpus, pretrain
+        from agents.application.learn_texts import OfflineSettings, learn_corpus, pretrain
 
         offline = OfflineSettings(
             from_text, level, vocabulary, window, from_demonstrations, noise, objective, epochs, minutes
@@ -213,8 +213,8 @@ def train(
             given |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
             _ended(learn_corpus(offline, agent, run_dir, **given), quiet)
             return
-    from agents.train import resolve_settings
-    from agents.train import train as run
+    from agents.application.train import train as run
+    from agents.saving.settings import resolve_settings
 
     settings = resolve_settings(
         env_id,
@@ -287,7 +287,7 @@ def tune(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the file with the best arguments alone.")] = False,
 ) -> None:
     """Search for good arguments of DoubleDQN, or go on with a study, or report on one (a folder without --trials)."""
-    from agents.tuning import command
+    from agents.application import tune as command
 
     options = {"seeds": seeds, "seed": seed, "sampler": sampler, "stopping": stopping}
     given = {name: value for name, value in options.items() if value is not None}
@@ -342,13 +342,13 @@ def validate(
         env = checked_env_id(env)
     env_args = parse_assignments("--env-arg", env_arg) if env_arg else None
     if text is not None:
-        from agents.offline.validation import validate_text
+        from agents.application.validate_text import validate_text
 
         options: dict[str, Any] = {"device": device or "auto", "json_file": json_file, "trust": trust}
         validate_text(path, text, env, env_args, console=Console(), **options)
         return
-    from agents.validate import as_json
-    from agents.validate import validate as run
+    from agents.application.validate import as_json
+    from agents.application.validate import validate as run
 
     result, scores = run(
         path,
@@ -376,7 +376,7 @@ def export(
     """Write a model that is safe to share and to open: config.json, model.safetensors, tokenizer.json."""
     if env is not None:
         env = checked_env_id(env)
-    from agents.validate import export
+    from agents.application.validate import export
 
     print(f"wrote {export(path, folder, env, parse_assignments('--env-arg', env_arg or []), trust)}")
 
@@ -407,7 +407,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show versions, threads, devices and optional extras, and what is missing; exit code 1 if TextGym cannot run."""
-    from agents.doctor import diagnose
+    from agents.application.doctor import diagnose
 
     found = diagnose()
     if as_json:

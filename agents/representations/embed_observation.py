@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from agents.state_embedding import PretrainedEmbedding, StateEmbedding, States
+from agents.representations.state_embedding import PretrainedEmbedding, StateEmbedding, States
 from textgym.vector_env import TextGenVectorEnv
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from agents.runs import CommandError, parse_yaml
+from agents.saving.files import CommandError, parse_yaml
 from textgym import env_ids
 
 if TYPE_CHECKING:

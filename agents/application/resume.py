@@ -10,11 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from agents.options import one_line
-from agents.runs import CHECKPOINTS, CONFIG, SAMPLES, CommandError, read_result, read_yaml_mapping, versions
+from agents.application.run_folder import CHECKPOINTS, CONFIG, SAMPLES, read_result
+from agents.double_dqn.evaluation import Scores
+from agents.saving.arguments import one_line
 from agents.saving.checkpoint_folder import CheckpointFolder
+from agents.saving.files import CommandError, read_yaml_mapping, versions
 from agents.saving.state_file import StateFileError
-from agents.validate import Scores
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from agents.state_autoencoder import StateAutoEncoder
-from agents.state_embedding import StateEmbedding
+from agents.representations.state_autoencoder import StateAutoEncoder
+from agents.representations.state_embedding import StateEmbedding
 
 
 class StateEmbeddingExtractor(BaseFeaturesExtractor):
@@ -27,8 +27,8 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
     agents it learns from their loss alone.
 
     Args:
-        observation_space: Right-padded token ids, as for :class:`agents.extractors.PerformerExtractor`; or vectors of
-            an embedding, as :class:`~agents.embed_observation.EmbedObservation` gives, for an autoencoder alone.
+        observation_space: Right-padded token ids, as for :class:`agents.PerformerExtractor`; or vectors of
+            an embedding, as :class:`agents.EmbedObservation` gives, for an autoencoder alone.
         embedding: What embeds; None for :meth:`StateEmbedding.for_space`.
         autoencoder: What compresses the vectors, to ``latent_dim`` features; it learns with the agent.
         auxiliary_coefficient: Weight of the autoencoder's own loss, ≥ 0; 0 leaves it to the agent's, which earned as

@@ -14,10 +14,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.embedding_cache import EmbeddingCache
 from agents.encoders.base import CausalEncoder, features_at
 from agents.encoders.performer import Performer
-from agents.extractors import token_row
+from agents.representations.embedding_cache import EmbeddingCache
+from agents.representations.extractors import token_row
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
 States: TypeAlias = "Sequence[str] | NDArray[np.generic] | Tensor"
@@ -69,7 +69,7 @@ class StateEmbedding(nn.Module, ABC):
         """A learned embedding for an observation space.
 
         Args:
-            observation_space: See :class:`agents.extractors.PerformerExtractor`.
+            observation_space: See :class:`agents.representations.extractors.PerformerExtractor`.
             pooling: See :class:`LearnedEmbedding`.
             encoder_class: The encoder.
             tokenizer: See :class:`LearnedEmbedding`.
@@ -104,7 +104,7 @@ class StateEmbedding(nn.Module, ABC):
         """
         from transformers import AutoTokenizer
 
-        from agents.encoders.huggingface import load_model, local_directory
+        from agents.pruning.pruned_transformer import load_model, local_directory
 
         directory = local_directory(path)
         tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
@@ -231,7 +231,7 @@ class PretrainedEmbedding(StateEmbedding):
         pooling: ``"mean"`` over the tokens, special ones included, or ``"cls"`` for the first token.
         frozen: Whether the weights stay as they are.
         decode: Turns a token row into a string; not needed for strings, and
-            :class:`~agents.embed_observation.EmbedObservation` takes the task's.
+            :class:`~agents.representations.embed_observation.EmbedObservation` takes the task's.
         max_tokens: Tokens of the encoder that are read of a text; the rest is cut off.
         batch_size: Texts at once (≥ 1) while there is no gradient.
         cache_size: See :class:`StateEmbedding`.

@@ -1,0 +1,174 @@
+"""The work behind ``textgym validate`` and ``textgym export``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.application.run_folder import VOCABULARY, find_model
+from agents.double_dqn import DoubleDQN
+from agents.saving.arguments import checked_env_id, make_env, one_line
+from agents.saving.export import check_tokens, export_model
+from agents.saving.files import CommandError, plain, write_text, writing
+from agents.vec_env import TextGenVecEnv
+
+if TYPE_CHECKING:
+    from rich.console import Console
+from agents.application.loading import load_model
+from agents.double_dqn.evaluation import FRESH_SEED, EvaluationResult, Scores, evaluate, sample_line, score
+
+_TRAINED_IN = ("env", "env_args", "seed", "n_envs")
+
+
+def report(result: EvaluationResult, scores: Scores, n_examples: int = 8) -> str:
+    """Scores and a few texts, for people."""
+    low, high = scores.mean_interval
+    lines = [
+        f"mean return  {scores.mean:.3f}  (95 % interval {low:.3f} to {high:.3f}; {scores.episodes} episodes, "
+        f"{scores.mean_length:.1f} tokens on average)",
+        f"IQM          {scores.iqm:.3f}  (95 % interval {scores.iqm_interval[0]:.3f} to {scores.iqm_interval[1]:.3f})",
+    ]
+    if scores.normalised is None or scores.normalised_interval is None or scores.references is None:
+        lines.append("normalised   unknown: references are measured for registered ids with their default arguments")
+    else:
+        low, high = scores.normalised_interval
+        known = scores.references
+        lines.append(
+            f"normalised   {scores.normalised:.3f}  (95 % interval {low:.3f} to {high:.3f}; 0 is random, "
+            f"{known['random']:.3f}, and 1 the best known, {known['best']:.3f}; blind to the prompt: "
+            f"{known['blind']:.3f})"
+        )
+    lines.append("")
+    lines += [sample_line(result, index) for index in result.examples(n_examples)]
+    return "\n".join(lines)
+
+
+def validate(
+    path: str | Path,
+    *,
+    env_id: str | None = None,
+    env_args: dict[str, Any] | None = None,
+    episodes: int = 256,
+    seed: int = FRESH_SEED,
+    device: str = "auto",
+    console: Console | None = None,
+    trust: bool = False,
+) -> tuple[EvaluationResult, Scores]:
+    """Evaluate a trained model greedily on fresh seeds.
+
+    Args:
+        path: A run folder, an exported model or a model file.
+        env_id: The environment; None for the run's own.
+        env_args: Its arguments; None for the run's own where the environment is, else the defaults.
+        episodes: Number of episodes (≥ 1).
+        seed: Row ``i`` is seeded ``seed + i``. The run's own training seeds are refused.
+        device: Torch device.
+        console: Where to print; None for nowhere.
+        trust: See :func:`load_model`.
+
+    Returns:
+        The episodes and their scores.
+
+    Raises:
+        CommandError: If an argument is wrong, or the model can't be read.
+    """
+    if episodes < 1:
+        raise CommandError(f"--episodes must be at least 1, got {episodes}")
+    if seed < 0:
+        raise CommandError(f"--seed must be at least 0, got {seed}")
+    model_path, config = find_model(path)
+    if env_id is None and (config is None or "env" not in config):
+        raise CommandError(f"--env must name the environment: no config.yaml lies beside {model_path}")
+    own = config is not None and env_id in (None, config.get("env"))
+    if own:
+        assert config is not None
+        env_id = config["env"]
+        env_args = config.get("env_args") if env_args is None else env_args
+    assert env_id is not None
+    env_id = checked_env_id(env_id)
+    n_rows = min(64, episodes)
+    if own and config is not None and isinstance(first := config.get("seed"), int):
+        trained = range(first, first + int(config.get("n_envs") or 1))
+        if seed < trained.stop and seed + n_rows > trained.start:
+            raise CommandError(
+                f"--seed must leave out the training seeds {trained.start} to {trained.stop - 1}, got {seed} "
+                f"(rows use {seed} to {seed + n_rows - 1})"
+            )
+    env = make_env(env_id, n_rows, seed, env_args or {})
+    model = load_model(model_path, device, trust)
+    _check_spaces(model, env, env_id)
+    check_tokens(model_path, env)
+    result = evaluate(model, env, episodes, seed=seed)
+    env.close()
+    scores = score(result, None if env_args else env_id)
+    if console is not None:
+        arguments = "".join(f" {name}={value}" for name, value in (env_args or {}).items())
+        console.print(f"{model_path} on {env_id}{arguments}, greedy, seeds from {seed}", markup=False, highlight=False)
+        console.print(report(result, scores), markup=False, highlight=False, soft_wrap=True)
+    return result, scores
+
+
+def export(
+    path: str | Path,
+    folder: str | Path,
+    env_id: str | None = None,
+    env_args: dict[str, Any] | None = None,
+    trust: bool = False,
+) -> Path:
+    """Write a model as files that are safe to open: see :mod:`agents.saving.export`.
+
+    Args:
+        path: A run folder, a checkpoint, an exported model or a model file.
+        folder: A new or an empty folder.
+        env_id: The environment that it was trained in; None for the run's own.
+        env_args: Its arguments, in place of the run's own if ``env_id`` or any of them is given.
+        trust: See :func:`load_model`.
+
+    Raises:
+        CommandError: If the model can't be read, has parts of the user's own, or can't be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CommandError(f"DIR must be a new or an empty folder, got {folder}, which has content")
+    model_path, config = find_model(path)
+    environment: dict[str, Any] | None = (
+        None if config is None or "env" not in config else {key: config.get(key) for key in _TRAINED_IN}
+    )
+    if env_id is not None:
+        environment = {"env": env_id, "env_args": env_args or {}}
+    elif env_args and environment is not None:
+        environment["env_args"] = env_args
+    model = load_model(model_path, "cpu", trust)
+    if environment is not None:
+        env = make_env(environment["env"], 1, 0, environment.get("env_args") or {})
+        _check_spaces(model, env, environment["env"])
+    vocabulary = (model_path if model_path.is_dir() else model_path.parent) / VOCABULARY
+    try:
+        with writing("DIR", folder, "folder"):
+            export_model(model, folder, environment)
+            if vocabulary.is_file():  # of a model that learned from a text file
+                write_text(folder / VOCABULARY, vocabulary.read_text("utf-8"))
+    except ValueError as error:
+        raise CommandError(f"the model in {model_path} can't be exported: {one_line(error)}") from error
+    return folder
+
+
+def _check_spaces(model: DoubleDQN, env: TextGenVecEnv, env_id: str) -> None:
+    if model.observation_space != env.observation_space or model.action_space != env.action_space:
+        raise CommandError(
+            f"the model was trained on {model.observation_space}, {model.action_space}; --env {env_id} has "
+            f"{env.observation_space}, {env.action_space}"
+        )
+
+
+def as_json(scores: Scores, result: EvaluationResult | None = None) -> dict[str, Any]:
+    """Scores as plain values, with every episode if ``result`` is given."""
+    value = plain(asdict(scores))
+    if result is not None:
+        rows = zip(result.returns.tolist(), result.lengths.tolist(), result.prompts, result.completions, strict=True)
+        value["results"] = [
+            {"return": total, "length": length, "prompt": prompt, "completion": completion}
+            for total, length, prompt, completion in rows
+        ]
+    return value

@@ -1,0 +1,86 @@
+"""What both learning paths need of :class:`agents.DoubleDQN`: its flags, its explorer, and what it remembers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import DQN
+from stable_baselines3.dqn.policies import DQNPolicy
+
+from agents.exploration import EXPLORATIONS, Exploration
+
+DEFAULT_N_ENSEMBLE = 5  # where the explorer needs several heads
+
+
+class RehearsedTexts(Protocol):
+    """Texts that are learned from beside the environment, see :mod:`agents.offline.rehearsal`."""
+
+    def online_rows(self, batch_size: int) -> int:
+        """How many rows of a batch are left to the environment's episodes."""
+
+    def mix(self, loss: torch.Tensor, n_online: int, q_net: Any, q_net_target: Any, env: Any) -> torch.Tensor:
+        """The loss with that of the texts."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides which texts come next."""
+
+
+class LearningAgent(DQN):
+    """The part of the agent that its paths and its health checks see; :class:`agents.DoubleDQN` sets the attributes."""
+
+    policy_class: type[DQNPolicy]
+    replay_buffer: Any  # an EpisodeReplayBuffer or a PrioritizedReplayBuffer, as the path says
+    double_q: bool
+    dueling: bool
+    prioritized_replay: bool
+    priority_alpha: float
+    priority_beta: float
+    lower_bound: bool
+    q_lambda: float | None
+    watkins: bool
+    exploration: str | Exploration
+    rehearsal: RehearsedTexts | None  # learn_from_text sets it
+    last_checkpoint: str | None  # see agents.saving.checkpoint
+    _path: Any  # a LearningPath: see agents.double_dqn.paths, which builds on this
+    _generator: np.random.Generator | None
+    _masks: NDArray[np.bool_] | None  # of the last observations
+    _steps_since_target_update: float
+    _largest_reward: float  # that updates have seen
+    _diverged: bool
+
+    def head_arguments(self) -> dict[str, Any]:
+        """Arguments of the policy that decide its :class:`agents.double_dqn.heads.QHead`."""
+        explorer = EXPLORATIONS.get(self.exploration) if isinstance(self.exploration, str) else self.exploration
+        needs_ensemble = explorer is not None and explorer.ensemble
+        return {"dueling": self.dueling, "n_ensemble": DEFAULT_N_ENSEMBLE if needs_ensemble else 1}
+
+    def priority_arguments(self) -> dict[str, Any]:
+        """Arguments that both replay buffers take from the flags."""
+        return {
+            "prioritized": self.prioritized_replay,
+            "alpha": self.priority_alpha,
+            "beta": self.priority_beta,
+            "seed": self.seed,
+        }
+
+    @property
+    def policy_name(self) -> str:
+        """The policy's name, for messages."""
+        names = [name for name, policy in self.policy_aliases.items() if policy is self.policy_class]
+        return names[0] if names else self.policy_class.__name__
+
+    @property
+    def explorer(self) -> Exploration:
+        """The explorer, built."""
+        assert isinstance(self.exploration, Exploration)
+        return self.exploration
+
+    def explore(
+        self, q_values: NDArray[np.float32], masks: NDArray[np.bool_] | None, contexts: NDArray[np.uint64]
+    ) -> NDArray[np.int64]:
+        """Actions as during training: shapes ``(n, V)``, ``(n, V)`` or None, ``(n,)`` → ``(n,)``."""
+        assert self._generator is not None
+        return self.explorer.select(q_values, masks, contexts, self._generator, 1.0 - self._current_progress_remaining)

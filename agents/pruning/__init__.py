@@ -1,0 +1,1 @@
+"""Pruned Hugging Face transformers."""

@@ -1,0 +1,1 @@
+"""Texts as vectors: embeddings, autoencoder, wrappers, features extractors."""

@@ -1,0 +1,111 @@
+"""Settings of a training run: what ``config.yaml`` holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.double_dqn.arguments import check_arguments
+from agents.double_dqn.evaluation import FRESH_SEED
+from agents.saving.arguments import (
+    checked_agent_arguments,
+    checked_env_id,
+    constructor_arguments,
+    merge,
+    one_line,
+)
+from agents.saving.files import CommandError, read_yaml_mapping
+from agents.saving.presets import PRESETS, Preset
+
+EVALUATION_EPISODES = 256
+DEFAULT_THREADS = 1
+"""Torch threads. The networks are small: two threads on two cores that other processes used as well took ten to fifty
+times as long as one (they wait for each other), and one gives the same numbers on every machine."""
+_RECORDED = ("versions", "command", "offline")
+"""Keys of ``config.yaml`` that tell about the run without deciding what it does."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides what a training run does; ``config.yaml`` is this.
+
+    Attributes:
+        env: Id of the environment.
+        env_args: Its arguments.
+        agent: All arguments of :class:`agents.DoubleDQN`.
+        steps: Environment steps.
+        minutes: Stop after so many minutes, if the steps are not used up by then; None for no limit.
+        n_envs: Parallel environments.
+        seed: Seed of everything; training rows are seeded ``seed`` to ``seed + n_envs - 1``.
+        threads: Torch threads.
+        device: Torch device.
+    """
+
+    env: str
+    env_args: dict[str, Any]
+    agent: dict[str, Any]
+    steps: int
+    minutes: float | None
+    n_envs: int
+    seed: int
+    threads: int
+    device: str
+
+    @property
+    def fresh_seed(self) -> int:
+        """Seed of evaluation rows, beyond all training seeds."""
+        return self.seed + max(FRESH_SEED, self.n_envs)
+
+
+def resolve_settings(
+    env: str | None = None, config: str | Path | None = None, env_args: dict[str, Any] | None = None, **options: Any
+) -> TrainSettings:
+    """Settings from, each over the one before: the id's preset, a configuration file, the options.
+
+    Args:
+        env: Id of the environment; None to take the configuration's.
+        config: A YAML file with keys of :class:`TrainSettings`, such as an earlier run's ``config.yaml``.
+        env_args: Arguments of the environment.
+        **options: Other attributes of :class:`TrainSettings`; None where not given.
+
+    Raises:
+        CommandError: If a key is unknown or a value out of range.
+    """
+    fields = TrainSettings.__dataclass_fields__
+    file = {} if config is None else read_yaml_mapping(config)
+    for key in file:
+        if key not in fields and key not in _RECORDED:
+            raise CommandError(f"--config {config} has the unknown key {key!r}; accepted: {', '.join(fields)}")
+    for key in ("env_args", "agent"):
+        if not isinstance(file.get(key, {}), dict):
+            raise CommandError(f"--config {config}: {key} must be a mapping of names to values, got {file[key]!r}")
+    env = env if env is not None else file.get("env")
+    if env is None:
+        raise CommandError("ID must name an environment (or --config a file that has one); see 'textgym list'")
+    env = checked_env_id(env)
+    if "env" in file and checked_env_id(file["env"]) != env:
+        raise CommandError(f"ID must be that of --config, {file['env']}, got {env}")
+    preset = PRESETS.get(env, Preset())
+    given = {key: value for key, value in options.items() if value is not None and key != "agent"}
+    base = {"steps": preset.steps, "n_envs": preset.n_envs, "minutes": None, "seed": 0, "device": "auto"}
+    values = {**base, "threads": DEFAULT_THREADS, **{key: file[key] for key in file if key in fields}, **given}
+    values["env"] = env
+    values["env_args"] = merge(file.get("env_args", {}), env_args or {})
+    if "agent" in file:  # on its own, so that an error names the file
+        source = f"--config {config}: agent"
+        checked_agent_arguments(file["agent"], source)
+        try:
+            check_arguments(constructor_arguments(file["agent"]))
+        except ValueError as error:
+            raise CommandError(f"{source}: {one_line(error)}") from None
+    agent = merge({} if "agent" in file else preset.kwargs, file.get("agent", {}), options.get("agent") or {})
+    values["agent"] = checked_agent_arguments(agent)
+    for name, least in (("steps", 1), ("n_envs", 1), ("threads", 1), ("seed", 0)):
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise CommandError(f"--{name.replace('_', '-')} must be an integer of at least {least}, got {value!r}")
+    minutes = values["minutes"]
+    if minutes is not None and not (isinstance(minutes, (int, float)) and minutes > 0):
+        raise CommandError(f"--minutes must be greater than 0, got {minutes!r}")
+    return TrainSettings(**values)
