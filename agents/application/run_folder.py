@@ -18,7 +18,6 @@ from agents.saving.files import CommandError, read_yaml_mapping, reason_of, vers
 
 CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "model.zip"
 CHECKPOINTS, MODEL_FOLDER = "checkpoint", "model"
-VOCABULARY = "vocabulary.json"  # of a model that learned from a text file
 EXPORTED = "config.json"
 """What makes a folder an exported model: see :mod:`agents.saving.export`."""
 _NUMBER, _INTERVAL = {"type": "number"}, {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}

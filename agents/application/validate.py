@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.application.run_folder import VOCABULARY, find_model
+from agents.application.run_folder import find_model
 from agents.double_dqn import DoubleDQN
+from agents.offline.corpus import VOCABULARY
 from agents.saving.arguments import checked_env_id, make_env, one_line
 from agents.saving.export import check_tokens, export_model
 from agents.saving.files import CommandError, plain, write_text, writing

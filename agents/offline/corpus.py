@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.application.run_folder import VOCABULARY
 from agents.saving.files import CommandError, write_json
 from textgym.tasks.text_generation import TextGeneration
 from textgym.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
+
+VOCABULARY = "vocabulary.json"  # beside a model that learned from a text file
 
 LEVELS = ("char", "word")
 _UNKNOWN = {"char": "\N{REPLACEMENT CHARACTER}", "word": "<unk>"}
