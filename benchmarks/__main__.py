@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 from agents.saving.files import CommandError, write_json, write_text, writing
+from agents.saving.json_lines import append
+from agents.saving.results import Result, load_results, read_results
 from benchmarks import run as runner
 from benchmarks.progress import SweepProgress
 from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS, Cell
@@ -24,7 +26,7 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pret
 def run(
     sweep: Annotated[str, typer.Argument(help=f"One of: {', '.join(SWEEPS)}.")],
     only: Annotated[str, typer.Option(help="Run only cells whose name matches, as in 'ours' or '*ppo*seed0*'.")] = "",
-    out: Annotated[Path, typer.Option(help="Results go to OUT/SWEEP/.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Results go to OUT/SWEEP.jsonl.")] = Path("results"),
     jobs: Annotated[int, typer.Option(min=1, help="Cells that run at a time, one thread each.")] = 1,
     engine: Annotated[str, typer.Option(help=f"One of: {', '.join(runner.ENGINES)}.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; else a Ray is started here.")] = None,
@@ -35,27 +37,26 @@ def run(
     cells = [cell for cell in SWEEPS[sweep] if fnmatch(cell.name, f"*{only}*")]
     if not cells:
         raise ValueError(f"--only must match a cell of {sweep!r}, such as {SWEEPS[sweep][0].name!r}, got {only!r}")
-    if _run(sweep, cells, out / sweep, jobs, engine, address):
+    if _run(sweep, cells, out, jobs, engine, address):
         raise typer.Exit(1)
 
 
-def _run(name: str, cells: Sequence[Cell], folder: Path, jobs: int, engine: str, address: str | None) -> list[Cell]:
+def _run(name: str, cells: Sequence[Cell], out: Path, jobs: int, engine: str, address: str | None) -> list[Cell]:
     """Run cells with a live table, print a summary, and return those that failed."""
-    with writing("--out", folder, "folder"):
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+    with writing("--out", out, "folder"):
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
             pass
-    done = [result for cell in cells if (result := runner.read_result(folder / f"{cell.name}.json")) is not None]
-    with SweepProgress(name, cells, done, jobs, Console()) as progress:
-        failed = runner.run_cells(cells, folder, jobs, progress.finish, engine, address)
-    results = [runner.read_result(folder / f"{cell.name}.json") for cell in cells]
-    _print_summary([result for result in results if result is not None])
+    file = out / f"{name}.jsonl"
+    with SweepProgress(name, cells, _results_of(cells, file), jobs, Console()) as progress:
+        failed = runner.run_cells(cells, file, jobs, progress.finish, engine, address)
+    _print_summary(_results_of(cells, file))
     return failed
 
 
 @app.command()
 def ablate(
-    out: Annotated[Path, typer.Option(help="Results go to OUT/ablate/.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Results go to OUT/ablate.jsonl.")] = Path("results"),
     jobs: Annotated[int, typer.Option(min=1, help="Cells that run at a time, one thread each.")] = 1,
     engine: Annotated[str, typer.Option(help=f"One of: {', '.join(runner.ENGINES)}.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; else a Ray is started here.")] = None,
@@ -66,9 +67,8 @@ def ablate(
     from benchmarks.report.tables import ablation_rows
     from benchmarks.sensitivity import ablation_markdown, effects
 
-    folder = out / "ablate"
-    failed = _run("ablate", SWEEPS["ablate"], folder, jobs, engine, address)
-    found = effects(runner.load_results(folder), "ablate")
+    failed = _run("ablate", SWEEPS["ablate"], out, jobs, engine, address)
+    found = effects(load_results(out / "ablate.jsonl"), "ablate")
     print_table("ablate: normalised area under the curve", ablation_rows(found))
     if page is not None:
         write_text(page, ablation_markdown(found))
@@ -126,13 +126,13 @@ def tune_agents(
 
 @app.command()
 def figure(
-    results: Annotated[Path, typer.Argument(help="Folder of results; every result below it is drawn.")],
+    results: Annotated[Path, typer.Argument(help="File of results, or a folder: all below it are drawn.")],
     out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("docs/learning_curves.png"),
 ) -> None:
     """Draw learning curves: score against seconds of training and against environment steps."""
     from benchmarks.figures import learning_curves
 
-    loaded = runner.load_results(results)
+    loaded = load_results(results)
     learning_curves(loaded, out)
     _print_summary(loaded)
     Console().print(f"wrote {out}", soft_wrap=True)
@@ -140,25 +140,25 @@ def figure(
 
 @app.command()
 def sensitivity(
-    results: Annotated[Path, typer.Argument(help="Folder of the sweep 'defaults'.")] = Path("results/defaults"),
+    results: Annotated[Path, typer.Argument(help="File of the sweep 'defaults'.")] = Path("results/defaults.jsonl"),
     out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/defaults.md"),
 ) -> None:
     """Say what each default is worth, from the sweep that changes one at a time."""
     from benchmarks.sensitivity import effects, markdown
 
-    write_text(out, markdown(effects(runner.load_results(results))))
+    write_text(out, markdown(effects(load_results(results))))
     Console().print(f"wrote {out}", soft_wrap=True)
 
 
 @app.command()
 def leaderboard(
-    results: Annotated[Path, typer.Argument(help="Folder of the sweep 'table'.")] = Path("results/table"),
+    results: Annotated[Path, typer.Argument(help="File of the sweep 'table'.")] = Path("results/table.jsonl"),
     out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/table.md"),
 ) -> None:
     """Write the table of agents and tasks, at equal time and at equal steps."""
     from benchmarks.leaderboard import markdown
 
-    write_text(out, markdown(runner.load_results(results)))
+    write_text(out, markdown(load_results(results)))
     Console().print(f"wrote {out}", soft_wrap=True)
 
 
@@ -166,7 +166,7 @@ def leaderboard(
 def throughput(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats, and nothing that takes long.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="PyTorch threads.")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Add the figures to this file, a line.")] = None,
 ) -> None:
     """Time every part that claims to be fast beside its alternative, in one process."""
     from benchmarks.comparison import print_figures
@@ -175,7 +175,7 @@ def throughput(
     figures = measure(quick, threads, progress=lambda name: Console(stderr=True).print(f"timing {name} ..."))
     print_figures(figures)
     if json_file is not None:
-        write_json(json_file, figures)
+        append(json_file, {"name": "throughput", **figures})
 
 
 @app.command()
@@ -201,7 +201,7 @@ def suite(
 
 @app.command()
 def report(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of results, run folders, a file of timings.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files of results and timings, run folders, folders.")],
     out: Annotated[Path, typer.Option(help="The page, one file that opens without a network.")] = Path("report.html"),
     figures: Annotated[Path | None, typer.Option(help="Folder for its figures as PNG and SVG.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to look into, for each run.")] = 36,
@@ -215,13 +215,18 @@ def report(
 
 @app.command(hidden=True)
 def cell(definition: str, path: Path) -> None:
-    """Run one cell, given as JSON, in this process, and write its result; to repeat one by hand."""
+    """Run one cell, given as JSON, in this process, and add its result to a file; to repeat one by hand."""
     from benchmarks.cell import main as run_one
 
     run_one(definition, path)
 
 
-def _print_summary(results: list[runner.Result]) -> None:
+def _results_of(cells: Sequence[Cell], file: Path) -> list[Result]:
+    done = read_results(file)
+    return [done[cell.name] for cell in cells if cell.name in done]
+
+
+def _print_summary(results: list[Result]) -> None:
     from benchmarks.attention import print_table
     from benchmarks.figures import summarise
 

@@ -2,7 +2,8 @@
 
 Both get the same environments, the same networks and the same budget: RL Zoo's hyperparameters of DQN for CartPole and
 Acrobot, which were tuned for SB3's DQN, and plain ones for a MinAtar game (arXiv:1903.03176), ``pip install minatar``.
-Ours has its enhancements on top, untuned. Results are JSON lines, one for each task, agent and seed.
+Ours has its enhancements on top, untuned. Results are JSON lines, one a run; of several with the same name, the last
+counts.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from agents import DoubleDQN
-from agents.saving.files import versions, write_text
+from agents.saving.files import versions
+from agents.saving.json_lines import append
 
-DEFAULT_OUTPUT = Path("results/anchors.json")
+DEFAULT_OUTPUT = Path("results/anchors.jsonl")
 EVALUATION_EPISODES = 100
 EVALUATION_SEED = 1_000_000
 _EVALUATION_ROWS = 10
@@ -207,6 +209,7 @@ def run(
     rows.close()
     env.close()
     return {
+        "name": f"{task}_{agent}_seed{seed}",
         "task": task,
         "agent": agent,
         "seed": seed,
@@ -221,14 +224,6 @@ def run(
         "machine": platform.platform(),
         "versions": versions(),
     }
-
-
-def save(results: list[dict[str, Any]], path: Path) -> None:
-    """Write results as JSON lines, beside those of other tasks, agents and seeds that the file holds."""
-    known = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    by_key = {(result["task"], result["agent"], result["seed"]): result for result in [*known, *results]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(by_key[key]) + "\n" for key in sorted(by_key)))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -252,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
             for agent in options.agents:
                 result = run(task, agent, seed, options.steps, options.episodes)
                 print(json.dumps(result), flush=True)
-                save([result], options.out)
+                append(options.out, result)
 
 
 if __name__ == "__main__":

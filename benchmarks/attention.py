@@ -7,7 +7,6 @@ repeat counts, so that a busy machine slows both alike.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from agents.encoders import Performer, causal_linear_attention
+from agents.saving.files import write_json
 
 LENGTHS = (32, 512, 2048)
 CONTEXTS = (64, 4096)
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     print_table(f"Causal linear attention, forward and backward, {options.threads} thread(s)", figures["attention"])
     print_table(f"One acting step, {STEP_BATCH} rows, {options.threads} thread(s)", figures["step"])
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

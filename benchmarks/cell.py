@@ -25,16 +25,16 @@ def exit_with_parent() -> None:
 
 
 def main(definition: str, path: Path) -> None:
-    """Run one cell, given as JSON, with one thread, and write its result."""
+    """Run one cell, given as JSON, with one thread, and add its result to a file."""
     # Here, because importing PyTorch takes seconds, in which a parent may die as well.
     import torch
 
-    from agents.saving.files import write_json
+    from agents.saving.json_lines import append
     from benchmarks.learning import run_cell
     from benchmarks.sweep import Cell
 
     torch.set_num_threads(1)
-    write_json(path, run_cell(Cell(**json.loads(definition))))
+    append(path, run_cell(Cell(**json.loads(definition))))
 
 
 if __name__ == "__main__":

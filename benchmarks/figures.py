@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents.saving.files import atomic_write
+from agents.saving.results import Result
 from agents.tuning.plot_style import PLOT_STYLE
-from benchmarks.run import Result
 from textgym import References, references
 
 # A palette that stays apart for colour-blind readers (Okabe and Ito); ours has the strongest colour.

@@ -23,7 +23,8 @@ from typing import Any
 
 from agents.application.run_folder import CHECKPOINTS, CONFIG, SAMPLES
 from agents.saving.checkpoint_folder import CheckpointFolder
-from agents.saving.files import write_json
+from agents.saving.json_lines import append, read
+from agents.saving.results import read_results
 from agents.saving.state_file import differences
 
 ROOT = Path(__file__).parents[1]
@@ -107,16 +108,15 @@ def _tune(folder: Path) -> list[str]:
 
 
 def _tune_result(folder: Path) -> Any:
-    lines = (folder / "study" / "study.jsonl").read_text().splitlines()
-    return [_timeless(json.loads(line)) for line in lines]
+    return [_timeless(record) for record in read(folder / "study" / "study.jsonl")]
 
 
 def _sweep(folder: Path) -> list[str]:
-    return [sys.executable, "-c", _SWEEP, str(folder / "cells")]
+    return [sys.executable, "-c", _SWEEP, str(folder / "cells.jsonl")]
 
 
 def _sweep_result(folder: Path) -> Any:
-    results = {path.name: json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))}
+    results = read_results(folder / "cells.jsonl")
     for result in results.values():  # a point of the curve is steps, seconds, score
         result["curve"] = [[point[0], point[-1]] for point in result.get("curve", [])]
     return {name: _timeless(result) for name, result in results.items()}
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = list(commands(Path()))
     parser.add_argument("--commands", nargs="+", choices=names, default=names, help="which; all without it")
     parser.add_argument("--moments", nargs="+", type=float, default=list(MOMENTS), help="shares of the command's time")
-    parser.add_argument("--out", type=Path, default=Path("results") / "kill_matrix.json", help="JSON file")
+    parser.add_argument("--out", type=Path, default=Path("results") / "kill_matrix.jsonl", help="JSON lines")
     given = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="kill-matrix-"))
     print("| command | killed after | result |\n|---|---|---|")
@@ -222,8 +222,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows = matrix(given.commands, given.moments, folder)
     finally:
         shutil.rmtree(folder)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(given.out, rows)
+    for row in rows:
+        append(given.out, row)
     return int(any(row["result"] != "the same" for row in rows))
 
 

@@ -14,8 +14,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import make_vec_env, validate
+from agents.saving.results import Result
 from benchmarks.baselines import default_steps, make_agent, n_updates
-from benchmarks.run import EVALUATION_SEED, Result
+from benchmarks.run import EVALUATION_SEED
 from benchmarks.sweep import Cell
 
 FIRST_MILESTONE = 2_000
@@ -93,7 +94,8 @@ def run_cell(cell: Cell) -> Result:
     """Train and evaluate one cell in this process.
 
     Returns:
-        Plain JSON values: the cell, versions, machine, environment steps, updates, seconds and the learning curve.
+        Plain JSON values: the cell's name, the cell, versions, machine, environment steps, updates, seconds and the
+        learning curve.
 
     Raises:
         ValueError: If the agent is unknown, or the cell has no budget.
@@ -105,6 +107,7 @@ def run_cell(cell: Cell) -> Result:
     model.learn(steps, callback=curve)
     final_steps, seconds, score = curve.points[-1]
     return {
+        "name": cell.name,
         "cell": asdict(cell),
         "score": score,
         "env_steps": final_steps,

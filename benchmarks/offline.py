@@ -1,6 +1,6 @@
 """``python -m benchmarks.offline``: what is learned from text alone, and what it is worth before an environment.
 
-Three experiments on one thread, each of which keeps one JSON file for each run in ``results/offline/`` and never
+Three experiments on one thread, each of which keeps a line for each run in ``results/offline.jsonl`` and never
 repeats it; seconds and minutes are those of the processor, so that other work on the machine does not count:
 
 * ``demonstrations``: 10,000 demonstrations with wrong tokens in them, every objective beside behaviour cloning.
@@ -11,7 +11,6 @@ repeats it; seconds and minutes are those of the processor, so that other work o
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from agents.offline import OBJECTIVES, OfflineProgress, TextEpisodes, learn_from
 from agents.offline.corpus import build_vocabulary, split_corpus
 from agents.offline.likelihood import score_texts
 from agents.saving.arguments import constructor_arguments
-from agents.saving.files import write_json
+from agents.saving.json_lines import append, by_name
 from agents.vec_env import TextGenVecEnv, make_vec_env
 from benchmarks.offline_data import ngram_scores, noisy_demonstrations, standard_library_prose
 from benchmarks.run import EVALUATION_SEED
@@ -41,7 +40,8 @@ from textgym import TextGenVectorEnv, demonstrations
 from textgym.language_models import NGramLM
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+Out = Annotated[Path, typer.Option(help="File of the results, JSON lines.")]
+RESULTS = Path("results/offline.jsonl")
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")]
 
 AGENT: dict[str, Any] = {"learning_rate": 3e-3, "device": "cpu"}
@@ -69,7 +69,7 @@ def demonstrations_command(
     seeds: Seeds = 3,
     only: Annotated[str, typer.Option(help="Objectives, with commas between.")] = "",
     task: Annotated[str, typer.Option(help="Ids that contain this.")] = "",
-    out: Out = Path("results/offline"),
+    out: Out = RESULTS,
 ) -> None:
     """Every objective on noisy demonstrations of three tasks; greedy returns on fresh prompts."""
     torch.set_num_threads(1)
@@ -146,7 +146,7 @@ def learn_demonstrations(
 def pretrain(
     seeds: Seeds = 3,
     only: Annotated[str, typer.Option(help="Of these (--only 'nothing,no rehearsal'), with commas between.")] = "",
-    out: Out = Path("results/offline"),
+    out: Out = RESULTS,
 ) -> None:
     """A sparse task, 5 symbols of 15 reversed, with and without demonstrations before it."""
     torch.set_num_threads(1)
@@ -193,7 +193,7 @@ def corpus(
     minutes: Annotated[float, typer.Option(min=0.01, help="Training time of each network.")] = 5.0,
     characters: Annotated[int | None, typer.Option(help="Characters of the corpus; all by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the networks.")] = 0,
-    out: Out = Path("results/offline"),
+    out: Out = RESULTS,
 ) -> None:
     """The next token of the standard library's documentation: held-out accuracy beside bigrams and trigrams."""
     torch.set_num_threads(1)
@@ -288,15 +288,12 @@ def _learn(model: DoubleDQN, data: Any, **options: Any) -> float:
     return time.process_time() - started
 
 
-def _kept(folder: Path, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result in ``folder/name.json``, from there or from a run that puts it there."""
-    path = folder / f"{name}.json"
-    if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
+def _kept(file: Path, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of that name in the file, from there or from a run that adds it."""
+    if (kept := by_name(file).get(name)) is not None:
         return kept
-    result = run()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, result)
+    result = {"name": name, **run()}
+    append(file, result)
     headline = result.get("score", result.get("agreement"))
     Console(stderr=True).print(f"{headline:7.3f}  {name}: {result['seconds']:.0f} s", soft_wrap=True)
     return result

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.run import Result
+from agents.saving.results import Result
 from benchmarks.sweep import Cell
 
 START_SECONDS = 10.0

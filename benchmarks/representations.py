@@ -27,7 +27,7 @@ from agents.representations.embed_observation import VectorEmbedObservation
 from agents.representations.embedding_extractor import StateEmbeddingExtractor
 from agents.representations.state_autoencoder import StateAutoEncoder
 from agents.representations.state_embedding import PretrainedEmbedding
-from agents.saving.files import write_json
+from agents.saving.json_lines import append
 from agents.vec_env import TextGenVecEnv
 from benchmarks.attention import print_table
 from benchmarks.sentences import ENCODER_PACKAGE, embedded, normalised, sentence_encoder, stdlib_sentences
@@ -35,10 +35,10 @@ from textgym import TextGenVectorEnv
 
 app = typer.Typer(help="When compressing what an agent reads pays.", add_completion=False, no_args_is_help=True)
 Row = dict[str, Any]
-Out = Annotated[Path, typer.Option(help="Folder of the results, one JSON file each.")]
+Out = Annotated[Path, typer.Option(help="File of the results, JSON lines.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer sentences and steps: to see that it runs.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes of the autoencoder through the sentences.")]
-RESULTS = Path("results/representations")
+RESULTS = Path("results/representations.jsonl")
 SPARSITIES = (0.3, 0.5, 0.7)
 SPEED_BAR, RECALL_BAR, CACHE_BAR = 1.5, 0.6, 10.0
 NEIGHBOURS = 10
@@ -250,12 +250,11 @@ def _neighbours(vectors: NDArray[np.float32], n_queries: int) -> NDArray[np.int6
 
 
 def _finish(name: str, out: Path, rows: list[Row], facts: Row) -> None:
-    """Print the table and write it, complete or not at all."""
+    """Print the table and add it to the file."""
     print_table(f"{name}, one thread", rows)
     machine = {"platform": platform.platform(), "torch": torch.__version__, "threads": 1}
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / f"{name}.json", {"machine": machine, "encoder": ENCODER_PACKAGE, **facts, "rows": rows})
-    Console().print(f"wrote {out / name}.json", soft_wrap=True)
+    append(out, {"name": name, "machine": machine, "encoder": ENCODER_PACKAGE, **facts, "rows": rows})
+    Console().print(f"wrote {out}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ that makes one such update, less what the process held before it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -28,7 +27,8 @@ from rich.table import Table
 from torch import Tensor
 
 from agents.encoders import GRU, CausalEncoder, Performer, Transformer
-from agents.saving.files import atomic_write, write_json
+from agents.saving.files import atomic_write
+from agents.saving.json_lines import append, read
 
 ENCODERS: dict[str, Callable[..., CausalEncoder]] = {"Performer": Performer, "Transformer": Transformer, "GRU": GRU}
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -41,7 +41,7 @@ STEP_BATCH = 64
 VOCAB_SIZE = 34
 BAR = 1.3
 """Most that the Performer's time and memory for a token may grow from the shortest context to the longest."""
-RESULTS = Path("results/scaling.json")
+RESULTS = Path("results/scaling.jsonl")
 
 
 def make_encoder(name: str, context: int) -> CausalEncoder:
@@ -210,14 +210,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print and write the figures."""
+    """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS, help="contexts of the updates")
     parser.add_argument("--tokens", type=int, default=TOKENS, help=f"tokens of an update (default {TOKENS})")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default 1)")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats, of which the fastest counts (default 5)")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"default {RESULTS}")
-    parser.add_argument("--draw", type=Path, metavar="FIGURE", help="draw what --json holds, and measure nothing")
+    parser.add_argument("--draw", type=Path, metavar="FIGURE", help="draw the last line of --json, and measure nothing")
     parser.add_argument("--probe", choices=ENCODERS, help=argparse.SUPPRESS)  # the process of peak_bytes
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -226,11 +226,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(probe(options.probe, options.contexts[0], options.tokens))
         return
     if options.draw:
-        draw(json.loads(options.json.read_text("utf-8"))["update"], options.draw)
+        draw(read(options.json)[-1]["update"], options.draw)
         return
     rows = update_figures(tuple(options.contexts), options.tokens, options.repeats, options.threads)
     steps = step_figures(min(4 * options.repeats, 40))
     figures: dict[str, Any] = {
+        "name": "scaling",
         "machine": {"platform": platform.platform(), "torch": torch.__version__, "threads": options.threads},
         "tokens": options.tokens,
         "update": rows,
@@ -248,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         "No crossing of Performer and Transformer." if where is None else f"The Performer wins from {where:.0f} tokens."
     )
-    write_json(options.json, figures)
+    append(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.run import Result
+from agents.saving.results import Result
 from benchmarks.sweep import ABLATION_BASE, ABLATION_TASKS, FACTORS, SWEEPS, Cell, ablation
 from textgym import references
 
@@ -44,7 +44,7 @@ REASONS: tuple[tuple[str, str], ...] = (
     ("`features_dim=64`", "32: {width 32}; 128: {width 128}"),
     (
         '`feature_map="softmax"`',
-        "ReLU is as good here ({feature map relu}), but slower on longer copies: see `results/copy`",
+        "ReLU is as good here ({feature map relu}), but slower on longer copies: see `results/copy.jsonl`",
     ),
 )
 """Default → why it is what it is; names of changes in braces stand for their differences."""
@@ -126,7 +126,7 @@ def effects(results: Sequence[Result], sweep: str = "defaults") -> list[Effect]:
         ValueError: If the base is not among them.
     """
     score = normalised_area if sweep == "ablate" else area
-    areas = {Cell(**result["cell"]).name: score(result) for result in results}
+    areas = {result["name"]: score(result) for result in results}
     (_, base), *_ = cells_of = list(variants(sweep).items())
     there = [cell.name in areas for cell in base]
     if not any(there) or (sweep == "defaults" and not all(there)):

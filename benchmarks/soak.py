@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.soak --task TextGen-v0 --steps 2000000`` trains the agent of that task's preset, and samples the
 process as it goes: resident memory, the memory that Python itself has allocated where ``--trace`` is given, open files,
-threads, and what replay holds. It prints a verdict in one line and leaves the curve as JSON.
+threads, and what replay holds. It prints a verdict in one line and leaves the curve as a line of JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from agents.application.callbacks import PeriodicCallback
 from agents.double_dqn import DoubleDQN
 from agents.saving.arguments import constructor_arguments, make_env
 from agents.saving.checkpoint import SaveCheckpoints
-from agents.saving.files import versions, write_json
+from agents.saving.files import versions
+from agents.saving.json_lines import append
 from agents.saving.settings import resolve_settings
 
 TOLERANCE = 0.05
@@ -149,6 +150,7 @@ def soak(
     seconds = time.perf_counter() - started
     env.close()
     return {
+        "name": task,
         "task": task,
         "steps": steps,
         "seed": seed,
@@ -193,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory", type=int, help="MiB that the process may take on top of what it has at the start")
     parser.add_argument("--trace", action="store_true", help="record Python's own allocations, too; much slower")
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoints; none are written without it")
-    parser.add_argument("--out", type=Path, help="JSON file; results/soak/<task>.json without it")
+    parser.add_argument("--out", type=Path, default=Path("results") / "soak.jsonl", help="JSON lines")
     given = parser.parse_args(arguments)
     if not Path("/proc/self/statm").is_file():
         parser.error("this script reads memory and open files from /proc, which this system does not have")
@@ -205,10 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.trace:
         tracemalloc.start()
     result = soak(given.task, given.steps, given.samples, given.seed, checkpoints=given.checkpoints)
-    out = given.out or Path("results") / "soak" / f"{given.task.replace('/', '-')}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, result)
-    print(f"{sentence(result)}; {out}")
+    append(given.out, result)
+    print(f"{sentence(result)}; {given.out}")
     return 1 if result["verdict"]["flat"] is False else 0
 
 

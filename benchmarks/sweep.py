@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A file name that says what the cell is, and changes whenever its definition does."""
+        """What it is called in files, which says what the cell is, and changes whenever its definition does."""
         definition = json.dumps(asdict(self), sort_keys=True)
         digest = hashlib.sha256(definition.encode()).hexdigest()[:8]
         return f"{self.task.replace('/', '-')}_{self.agent}_seed{self.seed}_{digest}"

@@ -9,7 +9,6 @@ sweep reads.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 
 import torch
 
-from agents.saving.files import versions, write_json, write_text
+from agents.saving.files import versions, write_text
+from agents.saving.json_lines import append, read
 from agents.tuning import Report, Study
 from agents.tuning.objective import as_yaml
 from agents.tuning.parallel import run_parallel
@@ -136,12 +136,12 @@ def tune_agent(objective: TableObjective, trials: int, folder: Path, final_secon
         ({}, None),
         *((study.space.arguments(trial.params), trial.score) for trial in best),
     ]
-    path = folder / f"{objective.agent}_final.json"
-    finalists = [Finalist(**item) for item in json.loads(path.read_text())] if path.is_file() else []
+    path = folder / f"{objective.agent}_final.jsonl"
+    finalists = [Finalist(**record) for record in read(path)]
     final = replace(objective, seconds=final_seconds)
     for arguments, score in candidates[len(finalists) :]:
         finalists.append(Finalist(arguments, score, final(arguments, 1, lambda step, value: None)))
-        write_json(path, [asdict(finalist) for finalist in finalists])
+        append(path, asdict(finalists[-1]))
     return Tuned(objective, tuple(finalists), trials, sum(trial.error is not None for trial in study.trials))
 
 

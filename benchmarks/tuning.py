@@ -28,7 +28,8 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from agents.saving.files import atomic_write, versions, write_json
+from agents.saving.files import atomic_write, versions
+from agents.saving.json_lines import append
 from agents.tuning import Report, Study
 from agents.tuning.figures import best_so_far
 from benchmarks.baselines import default_steps, make_agent
@@ -176,6 +177,7 @@ def measure(
             on_study(study)
     studies.sort(key=lambda study: (study["task"], study["sampler"], study["seed"]))
     return {
+        "name": "tuning",
         "trials": trials,
         "space": {agent: SPACES[agent] for agent in {task.agent for task in tasks}},
         "summary": summarise(studies),
@@ -262,7 +264,9 @@ def main(
     confirm: Annotated[int, typer.Option(min=0, max=len(FRESH_SEEDS), help="Fresh seeds for the best.")] = 2,
     jobs: Annotated[int, typer.Option(min=1, help="Studies at a time, one thread each.")] = 1,
     folder: Annotated[Path, typer.Option(help="Folder of the study files.")] = Path("results/tuning"),
-    json_file: Annotated[Path, typer.Option("--json", help="Figures as JSON.")] = Path("results/tuning.json"),
+    json_file: Annotated[Path, typer.Option("--json", help="The figures, a line of JSON.")] = Path(
+        "results/tuning.jsonl"
+    ),
     figure: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("docs/tuning.png"),
 ) -> None:
     """Compare Gaussian process and random search on two tasks."""
@@ -278,7 +282,7 @@ def main(
         )
 
     measured = measure(tasks, folder, trials=trials, seeds=range(seeds), confirm=confirm, jobs=jobs, on_study=on_study)
-    write_json(json_file, measured)
+    append(json_file, measured)
     draw(measured, figure)
     table = Table("task", "sampler", "best", "range", "mean best so far", "fresh", "s a trial")
     for row in measured["summary"]:

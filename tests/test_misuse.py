@@ -5,11 +5,11 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from agents.hyperparam_opt import Study
 
 import textgym
 from agents import DoubleDQN, PrunedTransformer, StateAutoEncoder, StateEmbedding, learn_from_text, make_vec_env
 from agents.exploration import Boltzmann, ContextUCB, EnsembleUCB, EpsilonGreedy
-from agents.hyperparam_opt import Study
 from agents.replay import EpisodeReplayBuffer, PrioritizedReplayBuffer
 from textgym import TextGenEnv, TextGenVectorEnv, TokenSequence, make_task
 from textgym.language_models import NGramLM
@@ -91,7 +91,7 @@ def test_command_line(line, message, tmp_path, monkeypatch, request):
     ],
 )
 def test_places_that_cannot_be_written(line, argument, tmp_path, monkeypatch, textgym):
-    shutil.copytree(Path(__file__).parents[1] / "results" / "textgen", tmp_path / "results")
+    shutil.copy(Path(__file__).parents[1] / "results" / "textgen.jsonl", tmp_path / "results.jsonl")
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     code, _, error = textgym(*line.split())

@@ -32,7 +32,7 @@ class StateEmbeddingExtractor(BaseFeaturesExtractor):
         embedding: What embeds; None for :meth:`StateEmbedding.for_space`.
         autoencoder: What compresses the vectors, to ``latent_dim`` features; it learns with the agent.
         auxiliary_coefficient: Weight of the autoencoder's own loss, ≥ 0; 0 leaves it to the agent's, which earned as
-            much or more on every task it was tried on (`results/autoencoder`).
+            much or more on every task it was tried on (`results/autoencoder.jsonl`).
         **embedding_kwargs: Arguments of :meth:`StateEmbedding.for_space`; none where ``embedding`` is given.
 
     Raises:

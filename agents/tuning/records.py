@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.saving.json_lines import append, read
 from agents.tuning.space import Params
 
 FORMAT = 1
@@ -77,10 +75,7 @@ class Trial:
 
 
 class StudyFile:
-    """Reads and writes a study file.
-
-    A record is one line, appended in one write and flushed to the disk. A line that a kill cut short is left out with
-    a warning when the file is read, and removed before the next record is written.
+    """Reads and writes a study file; see :mod:`agents.saving.json_lines`.
 
     Args:
         path: The file; its folder must exist when something is written.
@@ -95,11 +90,7 @@ class StudyFile:
         Raises:
             ValueError: If a line before the last one is damaged, or the file is no study.
         """
-        lines, torn = self._lines()
-        if torn:
-            warnings.warn(
-                f"{self.path}: the last line is cut short, probably by a kill; its run is repeated", stacklevel=2
-            )
+        lines = read(self.path, warn=True)
         if not lines:
             return None, []
         header = lines[0]
@@ -109,44 +100,11 @@ class StudyFile:
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Begin the file."""
-        self._append({"study": FORMAT, **header})
+        append(self.path, {"study": FORMAT, **header})
 
     def append(self, run: Run) -> None:
         """Add a record."""
-        self._append(asdict(run))
-
-    def _append(self, value: Mapping[str, Any]) -> None:
-        line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        with self.path.open("r+b" if self.path.exists() else "xb") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-                if file.read(1) != b"\n":
-                    file.truncate(self._whole_bytes())
-                file.seek(0, os.SEEK_END)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _whole_bytes(self) -> int:
-        return self.path.read_bytes().rfind(b"\n") + 1
-
-    def _lines(self) -> tuple[list[Any], bool]:
-        if not self.path.exists():
-            return [], False
-        try:
-            *texts, rest = self.path.read_text("utf-8", errors="replace").split("\n")
-        except OSError as error:
-            raise ValueError(f"can't read the study {self.path}: {error.strerror}") from None
-        lines = []
-        for number, text in enumerate(texts, start=1):
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                raise ValueError(
-                    f"{self.path} must hold a JSON value in every line, got {text[:60]!r} in line {number}"
-                ) from None
-        return lines, bool(rest)
+        append(self.path, asdict(run))
 
 
 def _run(line: Any, number: int, path: Path) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import textgym
 from agents.saving.files import CommandError, write_text, writing
+from agents.saving.json_lines import by_name
+from agents.saving.results import Result, files_of, is_result
 from benchmarks.report import html, sections
 from benchmarks.report.charts import Chart
 from benchmarks.report.data import Comparison, split_ablation
 from benchmarks.report.run_data import Run, is_run, load_run
-from benchmarks.run import Result, read_result
 
 N_EPISODES = 36
 
@@ -24,8 +24,8 @@ class Sources:
     """What the paths hold.
 
     Attributes:
-        results: Result files of ``python -m benchmarks run``.
-        throughput: What ``python -m benchmarks throughput --json`` wrote; None where it is not among them.
+        results: Results of ``python -m benchmarks run``.
+        throughput: What ``python -m benchmarks throughput --json`` last wrote; None where it is not among them.
         runs: Run folders of ``textgym train``.
     """
 
@@ -43,7 +43,7 @@ def report(
     """Write a report.
 
     Args:
-        paths: Run folders, folders of results (whatever is below them), result files, a file of timings.
+        paths: Run folders, files of results and timings (``.jsonl`` may be left out), folders (whatever is below them).
         out: The page.
         figures_dir: Folder for the same figures as PNG and SVG, which needs matplotlib; None for none.
         n_episodes: Fresh episodes for the token view of each run (≥ 1).
@@ -78,20 +78,20 @@ def find_sources(paths: Sequence[Path]) -> Sources:
     """
     sources = Sources()
     for path in paths:
-        if not path.exists():
-            raise CommandError(f"RUN_OR_RESULTS must exist, got {path}")
         if is_run(path):
             sources.runs.append(path)
             continue
-        files = [file for file in sorted(path.rglob("*.json")) if file.name[0] != "."] if path.is_dir() else [path]
+        files = files_of(path)
+        if not path.is_dir() and not files[0].exists():
+            raise CommandError(f"RUN_OR_RESULTS must exist, got {path}")
         inside = sorted(folder for folder in path.rglob("*") if is_run(folder)) if path.is_dir() else []
         found = len(inside)
         sources.runs += inside
-        for file in files:
-            if (result := read_result(file)) is not None:
-                sources.results.append(result)
-            elif (timings := _read_timings(file)) is not None:
-                sources.throughput = timings
+        for record in _records(files):
+            if is_result(record):
+                sources.results.append(record)
+            elif _is_timings(record):
+                sources.throughput = record
             else:
                 continue
             found += 1
@@ -139,14 +139,15 @@ def build(sources: Sources, runs: Sequence[Run] = ()) -> tuple[str, list[Chart]]
     return html.page(title, lede, parts, html.tiles(tiles) if tiles else "", footer), charts
 
 
-def _read_timings(path: Path) -> dict[str, Any] | None:
+def _records(files: Sequence[Path]) -> list[dict[str, Any]]:
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict) or not {"figures", "machine"} <= content.keys():
-        return None
+        return [record for file in files for record in by_name(file).values()]
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _is_timings(record: dict[str, Any]) -> bool:
     wanted = {"name", "unit", "value", "other", "against", "ratio", "bar", "at_most", "met"}
-    rows = content["figures"]
+    rows = record.get("figures")
     whole = isinstance(rows, list) and all(isinstance(row, dict) and wanted <= row.keys() for row in rows)
-    return content if whole else None
+    return whole and "machine" in record

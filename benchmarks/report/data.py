@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.saving.results import Result
 from benchmarks.report.charts import OURS, Style, styles
 from benchmarks.report.statistics import (
     Estimate,
@@ -22,8 +23,7 @@ from benchmarks.report.statistics import (
     probability_of_improvement,
     sooner,
 )
-from benchmarks.run import Result
-from benchmarks.sweep import SWEEPS, Cell
+from benchmarks.sweep import SWEEPS
 from textgym import References, references
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -58,7 +58,7 @@ def split_ablation(results: Iterable[Result]) -> tuple[list[Result], dict[str, l
     ablation: dict[str, list[Result]] = {}
     sweep_of = {cell.name: sweep for sweep in ABLATIONS for cell in SWEEPS[sweep]}
     for result in results:
-        sweep = sweep_of.get(_cell_name(result))
+        sweep = sweep_of.get(result["name"])
         (comparison if sweep is None else ablation.setdefault(sweep, [])).append(result)
     return comparison, {sweep: ablation[sweep] for sweep in ABLATIONS if sweep in ablation}
 
@@ -253,13 +253,6 @@ def _task_name(result: Result) -> str:
     cell = result["cell"]
     arguments = ", ".join(f"{name}={value}" for name, value in sorted(cell["env_kwargs"].items()))
     return cell["task"] + (f" ({arguments})" if arguments else "")
-
-
-def _cell_name(result: Result) -> str:
-    try:
-        return Cell(**result["cell"]).name
-    except TypeError:  # a field that this version does not know
-        return ""
 
 
 def machine_lines(results: Sequence[dict[str, Any]]) -> list[str]:

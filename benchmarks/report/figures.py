@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from agents.saving.results import Result
 from benchmarks.report.charts import GREY, OURS, DotChart, Line, LineChart, Row, Style, counted, number, short
 from benchmarks.report.data import GROUPS, SHARE_OF_BEST, THRESHOLDS, Comparison, TaskResults
 from benchmarks.report.statistics import Estimate, curve_iqm, median_time, performance_profile
-from benchmarks.run import Result
 from benchmarks.sensitivity import BASE_NAME, effects
 
 AXES = ((1, "seconds", "seconds of training, one thread"), (0, "steps", "environment steps"))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agents.application.run_folder import SAMPLES
+from agents.saving.results import Result
 from benchmarks.report import figures, html, tables
 from benchmarks.report.charts import OURS, Chart, Table, counted, number
 from benchmarks.report.data import THRESHOLDS, Comparison, machine_lines
 from benchmarks.report.run_data import Run
 from benchmarks.report.statistics import RESAMPLES
 from benchmarks.report.tokens import SLIP_PROBABILITY, as_plain
-from benchmarks.run import Result
 
 _AXIS_CHOICES = {"seconds": "seconds", "steps": "environment steps"}
 _FIRST = next(iter(_AXIS_CHOICES))

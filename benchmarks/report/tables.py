@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from agents.saving.results import Result
 from benchmarks.report.charts import Table, number
 from benchmarks.report.data import SHARE_OF_BEST, Comparison
 from benchmarks.report.figures import in_words, named_figures
 from benchmarks.report.statistics import median_time
-from benchmarks.run import Result
 from benchmarks.sensitivity import Effect, effects
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
+from agents.saving.json_lines import read
 from benchmarks import anchors
 
 
@@ -16,33 +17,23 @@ def test_both_agents_run_with_the_same_budget(agent):
     assert 8 <= result["mean_return"] <= 500 and json.loads(json.dumps(result)) == result
 
 
-def test_results_are_lines_that_later_runs_replace(tmp_path):
-    path = tmp_path / "results" / "anchors.json"
-    line = {"task": "CartPole-v1", "agent": "ours", "seed": 0, "mean_return": 1.0}
-    anchors.save([line, {**line, "seed": 1}], path)
-    anchors.save([{**line, "mean_return": 2.0}], path)
-    lines = [json.loads(text) for text in path.read_text().splitlines()]
-    assert [(entry["seed"], entry["mean_return"]) for entry in lines] == [(0, 2.0), (1, 1.0)]
-    assert [file.name for file in path.parent.iterdir()] == ["anchors.json"]
-
-
 def test_the_command(tmp_path, capsys):
     threads = torch.get_num_threads()
     options = ["--tasks", "CartPole-v1", "--agents", "ours", "--seeds", "0", "3", "--steps", "20", "--episodes", "1"]
     try:
-        anchors.main([*options, "--out", str(tmp_path / "out.json")])
+        anchors.main([*options, "--out", str(tmp_path / "out.jsonl")])
     finally:
         torch.set_num_threads(threads)
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert printed == [json.loads(line) for line in (tmp_path / "out.json").read_text().splitlines()]
+    assert printed == read(tmp_path / "out.jsonl")
     assert [result["seed"] for result in printed] == [0, 3]
 
 
 def test_a_missing_game_is_a_clear_error(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(__import__("sys").modules, "minatar", None)  # as if it were not installed
     with pytest.raises(SystemExit):
-        anchors.main(["--out", str(tmp_path / "out.json")])
-    assert "pip install minatar" in capsys.readouterr().err and not (tmp_path / "out.json").exists()
+        anchors.main(["--out", str(tmp_path / "out.jsonl")])
+    assert "pip install minatar" in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
 
 
 def test_unknown_names():

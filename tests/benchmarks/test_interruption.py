@@ -1,4 +1,4 @@
-"""Sweeps that are killed, and sweeps on Ray: cells really run, so all but one of these tests are slow."""
+"""Sweeps that are killed, and sweeps on Ray: cells really run, so these tests are slow."""
 
 import os
 import random
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.run import read_result, run_cells
+from agents.saving.json_lines import read
+from agents.saving.results import read_results
+from benchmarks.run import run_cells
 from benchmarks.sweep import Cell
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +34,9 @@ sys.exit(bool(run_cells(CELLS, Path(sys.argv[1]), jobs=2)))
 """
 
 
-def start(folder, mark):
+def start(file, mark):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TEXTGYM_MARK": mark, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment, cwd=ROOT)
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(file)], env=environment, cwd=ROOT)
 
 
 def alive(mark):
@@ -72,25 +74,16 @@ def timeless(result):
     return kept | {"curve": [[steps, score] for steps, _, score in result["curve"]]}
 
 
-def results(folder):
-    assert sorted(path.name for path in folder.glob("*.json")) == sorted(f"{cell.name}.json" for cell in CELLS)
-    return [timeless(read_result(folder / f"{cell.name}.json")) for cell in CELLS]
+def results(file):
+    assert sorted(record["name"] for record in read(file)) == sorted(cell.name for cell in CELLS), "each once"
+    return [timeless(result) for result in read_results(file).values()]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert run_cells(CELLS, folder) == []
-    return results(folder)
-
-
-def test_temporary_files_of_a_kill_are_no_results_and_go_away(tmp_path):
-    old, new = tmp_path / ".cell.1.tmp.json", tmp_path / ".cell.2.tmp.json"
-    for path in (old, new):
-        path.write_text("{")
-    os.utime(old, (0, 0))
-    run_cells([], tmp_path)
-    assert not old.exists() and new.exists()
+    file = tmp_path_factory.mktemp("undisturbed") / "sweep.jsonl"
+    assert run_cells(CELLS, file) == []
+    return results(file)
 
 
 @pytest.mark.slow
@@ -98,15 +91,15 @@ def test_temporary_files_of_a_kill_are_no_results_and_go_away(tmp_path):
 def test_a_sweep_that_is_killed_five_times_has_every_cell_once_with_the_same_scores(tmp_path, undisturbed):
     moments, mark = random.Random(0), uuid.uuid4().hex
     for _ in range(5):
-        process = start(tmp_path, mark)
+        process = start(tmp_path / "sweep.jsonl", mark)
         wait_until(lambda: cells_alive(mark), 300)
         time.sleep(moments.uniform(0.0, 8.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert wait_until(lambda: not alive(mark), 60), "a cell outlived its sweep"
-    assert start(tmp_path, mark).wait() == 0
-    assert results(tmp_path) == undisturbed
-    assert not list(tmp_path.glob("*.log"))
+    assert start(tmp_path / "sweep.jsonl", mark).wait() == 0
+    assert results(tmp_path / "sweep.jsonl") == undisturbed
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.jsonl"]
 
 
 @pytest.mark.slow
@@ -132,7 +125,8 @@ def test_a_sweep_on_ray_finishes_though_a_worker_is_killed(tmp_path, undisturbed
     thread = threading.Thread(target=kill_one)
     thread.start()
     finished = []
-    assert run_cells(CELLS, tmp_path, 2, lambda cell, result: finished.append(cell.name), engine="ray") == []
+    file = tmp_path / "sweep.jsonl"
+    assert run_cells(CELLS, file, 2, lambda cell, result: finished.append(cell.name), engine="ray") == []
     thread.join()
     assert killed and sorted(finished) == sorted(cell.name for cell in CELLS)
-    assert results(tmp_path) == undisturbed
+    assert results(file) == undisturbed

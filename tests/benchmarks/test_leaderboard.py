@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from agents.saving.results import load_results
 from benchmarks.leaderboard import duel_table, markdown, score_table, speed_table
 from benchmarks.report.data import Comparison
-from benchmarks.run import load_results
 from tests.benchmarks.test_report import result
 from textgym import references
 
@@ -60,6 +60,6 @@ def test_the_page_and_what_is_missing(comparison):
 
 
 def test_the_readme_and_the_page_say_what_the_results_say():
-    found = Comparison(load_results(ROOT / "results" / "table"))
+    found = Comparison(load_results(ROOT / "results" / "table.jsonl"))
     assert score_table(found, 1) in (ROOT / "README.md").read_text("utf-8")
     assert markdown(found.results) == (ROOT / "docs" / "table.md").read_text("utf-8")

@@ -1,9 +1,8 @@
 """The benchmark of learning from text, at sizes at which it says nothing but that it works."""
 
-import json
-
 import pytest
 
+from agents.saving.json_lines import by_name
 from benchmarks import offline
 from benchmarks.offline_data import noisy_demonstrations
 
@@ -19,14 +18,15 @@ def _small(monkeypatch):
 
 
 def test_demonstrations_are_kept_and_not_learned_from_again(tmp_path, capsys):
-    arguments = {"seeds": 1, "only": "bc,crr", "task": "Reverse", "out": tmp_path}
+    arguments = {"seeds": 1, "only": "bc,crr", "task": "Reverse", "out": tmp_path / "offline.jsonl"}
     offline.demonstrations_command(**arguments)
-    files = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert sorted(files) == [f"demonstrations_Reverse-v0_0.3_{name}_seed0.json" for name in ("bc", "crr")]
-    result = json.loads(files["demonstrations_Reverse-v0_0.3_crr_seed0.json"])
+    before = arguments["out"].read_bytes()
+    kept = by_name(arguments["out"])
+    assert list(kept) == [f"demonstrations_Reverse-v0_0.3_{name}_seed0" for name in ("bc", "crr")]
+    result = kept["demonstrations_Reverse-v0_0.3_crr_seed0"]
     assert 0 <= result["score"] <= 1 and len(result["curve"]) == 1 and 0.4 < result["data_return"] < 0.9
     offline.demonstrations_command(**arguments)
-    assert files == {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert arguments["out"].read_bytes() == before
     assert "TextGen/Reverse-v0" in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ from agents import DoubleDQN, make_vec_env
 from agents.application.cli import app as textgym_app
 from agents.application.train import train
 from agents.saving.files import CommandError
+from agents.saving.json_lines import append
 from agents.saving.settings import resolve_settings
 from benchmarks.report import report
 from benchmarks.report import statistics as st
@@ -37,8 +38,10 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 def result(agent="ours", task="TextGen/Reverse-v0", seed=0, scores=(0.1, 0.5, 0.9), steps=1000, **cell):
     curve = [[steps * i, 2.0 * i, score] for i, score in enumerate(scores)]
+    definition = Cell(agent, task, seed, **cell)
     return {
-        "cell": vars(Cell(agent, task, seed, **cell)),
+        "name": definition.name,
+        "cell": vars(definition),
         "score": scores[-1],
         "curve": curve,
         "env_steps": curve[-1][0],
@@ -81,9 +84,8 @@ def run_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, run_folder):
     folder = tmp_path_factory.mktemp("results")
-    for number, one in enumerate(results()):
-        (folder / f"{number}.json").write_text(json.dumps(one), "utf-8")
-    (folder / "throughput.json").write_text(json.dumps(timings()), "utf-8")
+    for one in [*results(), {"name": "throughput", **timings()}]:
+        append(folder / "all.jsonl", one)
     return report([folder, run_folder], folder / "report.html", n_episodes=8)
 
 
@@ -309,9 +311,14 @@ def test_claims_are_a_forest_of_normalised_differences():
 def test_report_needs_something_to_report_on(tmp_path):
     with pytest.raises(CommandError, match="must exist, got"):
         report([tmp_path / "nothing"], tmp_path / "page.html")
-    (tmp_path / "broken.json").write_text('{"figures": 3, "machine": {}}')
-    with pytest.raises(CommandError, match=r"run folder.*results"):
-        find_sources([tmp_path])
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"name": "throughput", "figures": 3, "machine": {}}\n{"cut')
+    for given in (tmp_path, path, tmp_path / "broken"):
+        with pytest.raises(CommandError, match=r"run folder.*results"):
+            find_sources([given])
+    path.write_text("{\n}\n")
+    with pytest.raises(CommandError, match=r"broken.jsonl must hold a JSON value in every line, got '\{' in line 1"):
+        find_sources([path])
     with pytest.raises(CommandError, match="--episodes must be at least 1, got 0"):
         report([tmp_path], tmp_path / "page.html", n_episodes=0)
 

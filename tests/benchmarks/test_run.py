@@ -1,6 +1,5 @@
 """Cells really run, in processes of their own; the sweep is tiny."""
 
-import json
 from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
@@ -10,12 +9,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from agents.saving.json_lines import append, read
+from agents.saving.results import load_results, read_results
 from benchmarks.__main__ import app
 from benchmarks.baselines import default_steps, make_agent
 from benchmarks.figures import band, learning_curves, summarise
 from benchmarks.learning import LearningCurve, evaluate, run_cell
 from benchmarks.progress import START_SECONDS, SweepProgress
-from benchmarks.run import load_results, read_result, run_cells
+from benchmarks.run import run_cells
 from benchmarks.sensitivity import variants
 from benchmarks.sweep import SWEEPS, TABLE_AGENTS, Cell
 
@@ -30,17 +31,18 @@ CELLS = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("results")
-    assert run_cells(CELLS, folder, jobs=2) == []
-    return folder
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("results") / "tiny.jsonl"
+    assert run_cells(CELLS, file, jobs=2) == []
+    return file
 
 
-def test_each_cell_leaves_one_whole_result_and_nothing_else(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{cell.name}.json" for cell in CELLS)
+def test_each_cell_leaves_one_whole_line_and_nothing_else(file: Path) -> None:
+    assert list(file.parent.iterdir()) == [file]
+    assert sorted(record["name"] for record in read(file)) == sorted(cell.name for cell in CELLS)
+    results = read_results(file)
     for cell in CELLS:
-        result = read_result(folder / f"{cell.name}.json")
-        assert result is not None
+        result = results[cell.name]
         assert Cell(**result["cell"]) == cell
         assert result["env_steps"] >= 256 and result["updates"] > 0
         assert result["machine"]["threads"] == 1 and "torch" in result["versions"]
@@ -50,26 +52,24 @@ def test_each_cell_leaves_one_whole_result_and_nothing_else(folder: Path) -> Non
         assert result["score"] == curve[-1, 2]
 
 
-def test_a_finished_cell_is_not_rerun_and_half_a_file_is_no_result(folder: Path) -> None:
-    whole, half, _ = (folder / f"{cell.name}.json" for cell in CELLS)
-    before = whole.stat().st_mtime_ns
-    expected = read_result(half)
-    half.write_text(half.read_text()[:-40])
-    assert read_result(half) is None
-    assert len(load_results(folder)) == 2
+def test_a_finished_cell_is_not_rerun_and_half_a_line_is_no_result(file: Path, tmp_path: Path) -> None:
+    *whole, last = file.read_bytes().splitlines(keepends=True)
+    torn = tmp_path / "torn.jsonl"
+    torn.write_bytes(b"".join(whole) + last[:-40])
+    assert len(load_results(torn)) == 2
     ran = []
-    assert run_cells(CELLS, folder, on_finish=lambda cell, result: ran.append((cell, result))) == []
-    assert [cell for cell, _ in ran] == [CELLS[1]] and ran[0][1] == read_result(half)
-    assert whole.stat().st_mtime_ns == before
-    again = read_result(half)
-    assert expected is not None and again is not None and again["score"] == expected["score"]
+    assert run_cells(CELLS, torn, on_finish=lambda cell, result: ran.append((cell.name, result))) == []
+    expected = read(file)[-1]
+    assert ran == [(expected["name"], read(torn)[-1])]
+    assert torn.read_bytes().splitlines(keepends=True)[:-1] == whole, "what had finished is as it was"
+    assert read(torn)[-1]["score"] == expected["score"]
 
 
 def test_a_failing_cell_is_reported_and_does_not_stop_the_others(tmp_path: Path) -> None:
     bad = Cell("ours", TASK, 0, {"length": 0}, budget_steps=10)
-    assert run_cells([bad], tmp_path) == [bad]
+    assert run_cells([bad], tmp_path / "bad.jsonl") == [bad]
     assert "ValueError: length must be an integer of at least 1, got 0" in (tmp_path / f"{bad.name}.log").read_text()
-    assert list(tmp_path.glob("*.json")) == []
+    assert not (tmp_path / "bad.jsonl").exists()
 
 
 def test_seconds_end_a_run_and_evaluations_do_not_count() -> None:
@@ -98,8 +98,8 @@ def test_evaluation_is_greedy_on_the_same_fresh_episodes() -> None:
     assert 0 <= evaluate(model, replace(CELLS[0], eval_episodes=500)) <= 1
 
 
-def test_curves_become_a_picture_and_a_table(folder: Path, tmp_path: Path) -> None:
-    results = load_results(folder)
+def test_curves_become_a_picture_and_a_table(file: Path, tmp_path: Path) -> None:
+    results = load_results(file)
     path = tmp_path / "docs" / "curves.png"
     learning_curves(results, path)
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 20_000
@@ -123,11 +123,9 @@ def test_a_band_ends_with_the_shortest_run_and_is_normalised() -> None:
     assert band([one, two], 1)[0].tolist() == [0, 1, 2]
 
 
-def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SWEEPS, "tiny", CELLS)
-    (tmp_path / "tiny").mkdir()
-    for path in folder.iterdir():
-        (tmp_path / "tiny" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "tiny.jsonl").write_bytes(file.read_bytes())
     runner = CliRunner()
     ran = runner.invoke(app, ["run", "tiny", "--only", "ours", "--out", str(tmp_path)])
     assert ran.exit_code == 0 and "1/1" in ran.output and "ours" in ran.output
@@ -138,12 +136,11 @@ def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_ablation_runs_what_is_missing_and_says_what_came_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "ablate").mkdir()
     base, single = variants("ablate")["base"], variants("ablate")["single in place of Double Q"][:1]
     for cell, score in [*((cell, 0.75) for cell in base), (single[0], 0.25)]:
         cost = {"env_steps": 9, "seconds": 1.0, "evaluation_seconds": 0.0}
-        result = {"cell": asdict(cell), "score": score, "curve": [[0, 0, 0], [9, 1, score]], **cost}
-        (tmp_path / "ablate" / f"{cell.name}.json").write_text(json.dumps(result))
+        result = {"name": cell.name, "cell": asdict(cell), "score": score, "curve": [[0, 0, 0], [9, 1, score]], **cost}
+        append(tmp_path / "ablate.jsonl", result)
     monkeypatch.setitem(SWEEPS, "ablate", (*base, *single))
     monkeypatch.setenv("COLUMNS", "200")
     page = tmp_path / "ablation.md"
@@ -186,7 +183,7 @@ def test_errors_of_the_commands_name_what_is_accepted(tmp_path: Path) -> None:
         (["run", "quick", "--only", "sarsa"], "--only must match a cell of 'quick'"),
         (["run", "quick", "--engine", "dask", "--out", str(tmp_path)], "engine must be one of local, ray, got 'dask'"),
         (["tune-agents", "--only", "sarsa"], f"--only must match one of {', '.join(TABLE_AGENTS)}, got 'sarsa'"),
-        (["figure", str(tmp_path)], "folder must hold results"),
+        (["figure", str(tmp_path)], "path must hold results"),
     ):
         result = runner.invoke(app, arguments)
         assert isinstance(result.exception, ValueError) and message in str(result.exception)

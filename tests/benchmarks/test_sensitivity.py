@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.run import load_results
+from agents.saving.results import load_results
 from benchmarks.sensitivity import ablation_markdown, effects, markdown, normalised_area, variants
 from benchmarks.sweep import ABLATION_TASKS, FACTORS, SEEDS, SMALL_TASKS, SWEEPS
 
@@ -13,7 +13,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def result(cell, score):
-    return {"cell": asdict(cell), "curve": [[0, 0.0, -9.0], [10, 1.0, score], [20, 2.0, score + 0.2]], "score": score}
+    return {
+        "name": cell.name,
+        "cell": asdict(cell),
+        "curve": [[0, 0.0, -9.0], [10, 1.0, score], [20, 2.0, score + 0.2]],
+        "score": score,
+    }
 
 
 def test_effects_are_paired_by_task_and_seed():
@@ -49,10 +54,10 @@ def test_every_claim_is_tested_on_the_same_tasks_seeds_and_steps():
 def test_the_page_is_what_the_results_say():
     """Made by ``python -m benchmarks sensitivity``, never by hand."""
     written = (ROOT / "docs" / "defaults.md").read_text("utf-8")
-    assert markdown(effects(load_results(ROOT / "results" / "defaults"))) == written
+    assert markdown(effects(load_results(ROOT / "results" / "defaults.jsonl"))) == written
 
 
 def test_the_page_about_the_parts_is_what_the_results_say():
-    found = effects(load_results(ROOT / "results" / "ablate"), "ablate")
+    found = effects(load_results(ROOT / "results" / "ablate.jsonl"), "ablate")
     assert [effect.pairs for effect in found] == [len(ABLATION_TASKS) * len(SEEDS)] * len(variants("ablate"))
     assert ablation_markdown(found) == (ROOT / "docs" / "ablation.md").read_text("utf-8")

@@ -1,12 +1,12 @@
 """Tuning of the table's agents: two real trials, and what becomes of them."""
 
-import json
 from dataclasses import dataclass
 
 import pytest
 import yaml
-
 from agents.hyperparam_opt import Space
+
+from agents.saving.json_lines import read
 from benchmarks import sweep
 from benchmarks.spaces import TABLE_SPACES
 from benchmarks.sweep import TABLE_AGENTS, tuned
@@ -59,8 +59,8 @@ def test_a_final_that_was_cut_short_goes_on_with_the_next_finalist(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         tune_agent(Dies("a2c-mlp"), 3, tmp_path)
-    (path,) = tmp_path.glob("*_final.json")
-    assert [item["arguments"] for item in json.loads(path.read_text())] == [{}]
+    (path,) = tmp_path.glob("*_final.jsonl")
+    assert [record["arguments"] for record in read(path)] == [{}]
 
 
 def test_spaces_of_the_table_have_about_the_same_size():
