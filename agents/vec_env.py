@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,12 +18,16 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from textgym import TextGenVectorEnv, env_ids
 from textgym.wrappers import VectorTopKActions
 
+_ENVIRONMENTS: weakref.WeakSet[TextGenVecEnv] = weakref.WeakSet()
+
 
 class TextGenVecEnv(VecEnv):
     """Stable-Baselines3's view of a :class:`textgym.TextGenVectorEnv`.
 
     It reports episodes as a ``Monitor`` does (``info["episode"]``) and answers ``env_method("action_masks")``, so
-    ``evaluate_policy``, MaskablePPO and callbacks work as with SB3's own vector environments.
+    MaskablePPO and callbacks work as with SB3's own vector environments. SB3's ``evaluate_policy`` and ``EvalCallback``
+    hand no masks to the model; :class:`agents.DoubleDQN` asks the environment for them, other agents choose among all
+    actions there: use :func:`agents.validate.evaluate` for these.
 
     Args:
         envs: The batched environment, as it is or in :class:`textgym.wrappers.VectorTopKActions`; its attributes and
@@ -37,6 +42,8 @@ class TextGenVecEnv(VecEnv):
         self._lengths = np.zeros(envs.num_envs, np.int64)
         self._returns = np.zeros(envs.num_envs)
         self._started = time.perf_counter()
+        self._shown: NDArray[np.int32] | None = None  # the last observations
+        _ENVIRONMENTS.add(self)
 
     @property
     def all_legal(self) -> bool:
@@ -52,6 +59,7 @@ class TextGenVecEnv(VecEnv):
         self._lengths[:] = 0
         self._returns[:] = 0.0
         self.reset_infos = [{"action_mask": mask} for mask in infos["action_mask"]]
+        self._shown = observations
         return observations
 
     def step_async(self, actions: NDArray[np.integer]) -> None:
@@ -88,6 +96,7 @@ class TextGenVecEnv(VecEnv):
                 infos[row]["illegal_action"] = True
         self._lengths[dones] = 0
         self._returns[dones] = 0.0
+        self._shown = observations
         return observations, rewards.astype(np.float32), dones, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -206,3 +215,17 @@ def action_masks(env: VecEnv) -> NDArray[np.bool_] | None:
     if getattr(env, "all_legal", False) or not env.has_attr("action_masks"):
         return None
     return np.stack(env.env_method("action_masks"))
+
+
+def is_shown(observations: Any) -> bool:
+    """Whether these are the last observations, the very array, of a native environment."""
+    return any(env._shown is observations for env in _ENVIRONMENTS)
+
+
+def masks_shown_with(observations: Any) -> NDArray[np.bool_] | None:
+    """Legal actions where a native environment gave these observations, the very array, last, shape ``(n_envs, V)``.
+
+    None where all is legal, and for observations from elsewhere.
+    """
+    env = next((env for env in _ENVIRONMENTS if env._shown is observations), None)
+    return None if env is None else action_masks(env)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 
@@ -139,7 +139,8 @@ class WordTokenizer(_SymbolTokenizer):
 
     Text is lower-cased and split at blanks; what is not a word as it stands is split further, into words (with inner
     apostrophes and hyphens) and single punctuation marks. So ``positive:`` is one token where it is a control word,
-    and two elsewhere.
+    and two elsewhere. Letters keep their combining marks; composed and decomposed forms (é, e with an accent) are
+    different words, as in any list of strings.
 
     Args:
         words: The ``n`` words that can be written, in lower case, without blanks.
@@ -155,9 +156,13 @@ class WordTokenizer(_SymbolTokenizer):
     """
 
     kind = "word"
-    _PIECES = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+    # Combining marks and joiners belong to the letter before: vowels of Hindi and Arabic, accents that stand apart.
+    _PIECES = regex.compile(r"[\w\p{M}\u200c\u200d]+(?:['’-][\w\p{M}\u200c\u200d]+)*|[^\w\s\p{M}]\p{M}*")
 
     def __init__(self, words: Iterable[str], control_words: Iterable[str] = ()) -> None:
+        for name, value in (("words", words), ("control_words", control_words)):
+            if isinstance(value, (str, bytes)):
+                raise ValueError(f"{name} must be a list of words, got a single {type(value).__name__}: {value!r:.60}")
         super().__init__(words, control_words)
         for word in self.symbols + self.prompt_symbols:
             if word != word.lower() or word.split() != [word]:
@@ -182,7 +187,9 @@ _EOS_TOKENS = ("</s>", "<|endoftext|>", "<eos>", "[EOS]", "<|im_end|>", "<|eot_i
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer of the ``tokenizers`` or ``transformers`` library; it keeps its own ids.
 
-    Special tokens, and ids without a token, are not allowed to be written; EOS is. Nothing is looked up in any hub.
+    Truncation and padding that are stored with a ``tokenizers.Tokenizer`` are switched off: they belong to batches of a
+    model, and would cut prompts. Special tokens, and ids without a token, are not allowed to be written; EOS is.
+    Nothing is looked up in any hub.
 
     Args:
         tokenizer: A ``tokenizers.Tokenizer``, a tokenizer of ``transformers`` (slow or fast), or the local path of
@@ -200,8 +207,12 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, tokenizer: Any, eos_token: str | None = None) -> None:
         if isinstance(tokenizer, (str, Path)):
             tokenizer = _load(Path(tokenizer))
-        self.tokenizer = tokenizer
         self._is_transformers = hasattr(tokenizer, "convert_ids_to_tokens")
+        if getattr(tokenizer, "truncation", None) or getattr(tokenizer, "padding", None):
+            tokenizer = type(tokenizer).from_str(tokenizer.to_str())  # the user's own stays as it is
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        self.tokenizer = tokenizer
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         added = tokenizer.added_tokens_decoder if self._is_transformers else tokenizer.get_added_tokens_decoder()
         special = {token for token, content in added.items() if content.special}
@@ -240,7 +251,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def token_text(self, token: int) -> str:
         """See :meth:`Tokenizer.token_text`; a marked leading blank is shown as one."""
         text = self._texts.get(token, f"<{token}>")
-        return re.sub("^[Ġ▁]", " ", text) if self.separator == "" else text
+        return regex.sub("^[Ġ▁]", " ", text) if self.separator == "" else text
 
 
 def as_tokenizer(tokenizer: Any) -> Tokenizer:

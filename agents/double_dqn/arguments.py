@@ -25,7 +25,7 @@ INTEGERS: dict[str, tuple[int, float]] = {
 }
 """Name → least and largest value."""
 NUMBERS: dict[str, tuple[float, float]] = {
-    "tau": (1e-9, 1),
+    "tau": (0, 1),
     "gamma": (0, 1),
     "exploration_fraction": (0, 1),
     "exploration_initial_eps": (0, 1),
@@ -37,7 +37,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "priority_beta": (0, 1),
 }
 FLAGS = (
-    *("double_q", "dueling", "prioritized_replay", "lower_bound", "watkins"),
+    *("double_q", "dueling", "lower_bound", "watkins"),
     *("optimize_memory_usage", "_init_setup_model"),
 )
 NEVER_NONE = frozenset(
@@ -70,7 +70,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             continue
         if name in INTEGERS:
             check_range(name, value, *INTEGERS[name], integer=True)
-        elif name in FLAGS:
+        elif name in FLAGS or name == "prioritized_replay":
             if not isinstance(value, (bool, np.bool_)):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         elif name == "max_grad_norm" and value == math.inf:
@@ -88,12 +88,14 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def _check_device(device: Any) -> None:
-    """Names of devices that torch does not know, and devices that this machine lacks."""
+    """Names of devices that torch does not know, and devices that this machine lacks, but for CUDA."""
     if isinstance(device, torch.device) or device == "auto":
         return
     if not isinstance(device, str):
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda', a torch.device …, got {device!r}")
     try:
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            return  # SB3 falls back to the CPU
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

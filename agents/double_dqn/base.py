@@ -67,6 +67,11 @@ class LearningAgent(DQN):
         }
 
     @property
+    def first_action(self) -> int:
+        """The lowest action: inside the agent actions are numbered from 0, whatever ``Discrete(n, start)`` says."""
+        return int(self.action_space.start)  # type: ignore[attr-defined]
+
+    @property
     def policy_name(self) -> str:
         """The policy's name, for messages."""
         names = [name for name, policy in self.policy_aliases.items() if policy is self.policy_class]

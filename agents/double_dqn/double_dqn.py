@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -27,7 +28,8 @@ from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from agents.double_dqn.transitions import TransitionPath
 from agents.exploration import Exploration, make_exploration
-from agents.vec_env import action_masks, make_vec_env
+from agents.replay import EpisodeReplayBuffer, PrioritizedReplayBuffer
+from agents.vec_env import action_masks, is_shown, make_vec_env, masks_shown_with
 from textgym import env_ids
 
 SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
@@ -76,7 +78,7 @@ class DoubleDQN(LearningAgent):
     :param learning_starts: Environment steps of random legal actions before the first update. None: 1,000; 100 on
         transitions
     :param batch_size: Episodes, or transitions, in one update. None: 64 episodes, 32 transitions
-    :param tau: Share of the network that the target network takes over at each of its updates, in (0, 1]. None: 0.01;
+    :param tau: Share of the network that the target network takes over at each of its updates, in [0, 1]. None: 0.01;
         1 on transitions
     :param gamma: Discount a step, in [0, 1]
     :param train_freq: Steps of the vector environment between two calls of ``train``, or a pair such as
@@ -84,7 +86,7 @@ class DoubleDQN(LearningAgent):
     :param gradient_steps: Updates in one call of ``train`` (-1: as many as environment steps since the last). None
         leaves it to ``updates_per_step``; without that, it is 1
     :param replay_buffer_class: Another replay buffer: a subclass of :class:`agents.replay.EpisodeReplayBuffer` or
-        :class:`agents.replay.PrioritizedReplayBuffer`; with ``prioritized_replay=False``, any of SB3's on transitions
+        :class:`agents.replay.PrioritizedReplayBuffer`, or, on transitions, any of SB3's
     :param replay_buffer_kwargs: Further arguments of the replay buffer
     :param optimize_memory_usage: Transitions only: store each observation once. As in ``DQN``, it needs
         ``replay_buffer_kwargs={"handle_timeout_termination": False}``
@@ -107,7 +109,8 @@ class DoubleDQN(LearningAgent):
         ``gradient_steps``, where given, decides instead. None: 0.04 on sequences
     :param double_q: Whether the online network picks the action that the target network rates
     :param dueling: Whether the head splits state values from advantages
-    :param prioritized_replay: Whether episodes, or transitions, with large errors are replayed more often
+    :param prioritized_replay: Whether episodes, or transitions, with large errors are replayed more often. None: yes,
+        unless ``replay_buffer_class`` is one of SB3's that can't, such as ``HerReplayBuffer``
     :param priority_alpha: How much more often: 0 is uniform, 1 proportional to the priority
     :param priority_beta: Initial strength of the importance weights that correct for it; it grows to 1
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
@@ -168,7 +171,7 @@ class DoubleDQN(LearningAgent):
         updates_per_step: float | None = None,
         double_q: bool = True,
         dueling: bool = True,
-        prioritized_replay: bool = True,
+        prioritized_replay: bool | None = None,
         priority_alpha: float = 0.6,
         priority_beta: float = 0.4,
         lower_bound: bool = False,
@@ -205,6 +208,9 @@ class DoubleDQN(LearningAgent):
             env = make_vec_env(env, n_envs=self._path.default_n_envs, seed=seed)
         self.double_q = double_q
         self.dueling = dueling
+        if prioritized_replay is None:
+            ours = (PrioritizedReplayBuffer, EpisodeReplayBuffer)
+            prioritized_replay = replay_buffer_class is None or issubclass(replay_buffer_class, ours)
         self.prioritized_replay = prioritized_replay
         self.priority_alpha = priority_alpha
         self.priority_beta = priority_beta
@@ -321,14 +327,31 @@ class DoubleDQN(LearningAgent):
             whole text. Transitions have no state
         :param episode_start: Rows that began a new episode since the last call, shape ``(B,)``
         :param deterministic: The best action; otherwise one chosen as during training
-        :param action_masks: Legal actions, shape ``(V,)`` or ``(B, V)``; None allows all
+        :param action_masks: Legal actions, shape ``(V,)`` or ``(B, V)``. None: those of the
+            :class:`agents.TextGenVecEnv` that gave these observations in its last step, so that SB3's
+            ``evaluate_policy`` and ``EvalCallback`` respect them; elsewhere all, with a warning if the environment
+            trained in has masks
         :return: actions, shape ``()`` or ``(B,)``, and the state for the next call
         """
         self.policy.set_training_mode(False)
         if action_masks is not None:
             action_masks = np.asarray(action_masks, bool)
             action_masks = action_masks.reshape(-1, action_masks.shape[-1])
-        return self._path.predict(observation, state, episode_start, action_masks, explore=not deterministic)
+        else:
+            action_masks = self._masks_of(observation)
+        actions, state = self._path.predict(observation, state, episode_start, action_masks, explore=not deterministic)
+        return actions + self.first_action, state
+
+    def _masks_of(self, observation: Any) -> NDArray[np.bool_] | None:
+        """Masks of the native environment that shows these observations now; a warning where there may be others."""
+        masks = masks_shown_with(observation)
+        if masks is None and self._env_has_masks and not is_shown(observation) and self._legal_actions() is not None:
+            warnings.warn(
+                "predict() got no action_masks, and the environment trained in has them: it may act illegally; "
+                "give action_masks, or evaluate on a TextGenVecEnv (agents.make_vec_env), which tells them by itself",
+                stacklevel=3,
+            )
+        return masks
 
     def _legal_actions(self) -> NDArray[np.bool_] | None:
         """Masks of the last observations, ``(n_envs, V)``; None where all is legal or there are no masks."""
@@ -339,14 +362,14 @@ class DoubleDQN(LearningAgent):
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if self.num_timesteps >= learning_starts:
             actions, self._contexts = self._path.act(self._masks)
-            return actions, actions
+            return actions + self.first_action, actions
         assert self._generator is not None
         self._contexts = None
         if self._masks is None:
             actions = self._generator.integers(int(self.action_space.n), size=n_envs)  # type: ignore[attr-defined]
         else:
             actions = np.where(self._masks, self._generator.random(self._masks.shape), -1.0).argmax(axis=1)
-        return actions, actions
+        return actions + self.first_action, actions
 
     def _store_transition(
         self,
@@ -362,6 +385,10 @@ class DoubleDQN(LearningAgent):
         masks, self._masks = self._masks, self._legal_actions()
         self._path.store(replay_buffer, new_obs, buffer_action, reward, dones, infos, masks)
         self._last_episode_starts = dones
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """Never below 0, though the last rollout of many rows goes past the end: schedules are defined in [0, 1]."""
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def _on_step(self) -> None:
         self._path.on_step()

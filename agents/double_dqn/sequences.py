@@ -54,6 +54,8 @@ class SequencePath(LearningPath):
                 f"env must have TokenSequence observations for {model.policy_name}, got {model.observation_space}; "
                 "MlpPolicy, CnnPolicy and MultiInputPolicy take others"
             )
+        if model.first_action != 0:
+            raise ValueError(f"env must number its actions from 0, as its tokens, got {model.action_space}")
         if model.optimize_memory_usage:
             raise ValueError(f"optimize_memory_usage must be False for {model.policy_name}: tokens are stored once")
         if model._vec_normalize_env is not None and model._vec_normalize_env.norm_obs:

@@ -62,6 +62,9 @@ class TransitionPolicy(DQNPolicy):
             return super().make_q_net()
         return HeadQNetwork(**self._update_features_extractor(self.net_args), **self.head_arguments).to(self.device)
 
+    def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> Tensor:
+        return super()._predict(obs, deterministic) + int(self.action_space.start)  # type: ignore[attr-defined]
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self.head_arguments
 

@@ -66,9 +66,14 @@ class HuggingFaceEncoder(CausalEncoder):
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and context_length > positions:
             raise ValueError(f"context_length must be at most the {positions} positions of model, got {context_length}")
+        if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+            raise ValueError(
+                f"model must not attend in chunks, which count from a batch's start, got {config.model_type!r}"
+            )
         self.model = model.eval().requires_grad_(not frozen)
         self.n_model_ids = int(model.get_input_embeddings().num_embeddings)
-        self.extra_embedding = nn.Embedding(max(0, vocab_size - self.n_model_ids), self.features_dim)
+        dtype = model.get_input_embeddings().weight.dtype
+        self.extra_embedding = nn.Embedding(max(0, vocab_size - self.n_model_ids), self.features_dim, dtype=dtype)
         nn.init.normal_(self.extra_embedding.weight, std=float(getattr(config, "initializer_range", 0.02)))
 
     def train(self, mode: bool = True) -> HuggingFaceEncoder:
@@ -90,7 +95,9 @@ class HuggingFaceEncoder(CausalEncoder):
         with torch.no_grad():  # one token shows each layer's number and width of heads, whatever was pruned
             weight = self.extra_embedding.weight
             probe = torch.zeros(1, 1, self.features_dim, dtype=weight.dtype, device=weight.device)
-            cache = self.model(inputs_embeds=probe, use_cache=True).past_key_values
+            cache = getattr(self.model(inputs_embeds=probe, use_cache=True), "past_key_values", None)
+        if not isinstance(cache, DynamicCache):
+            raise ValueError(f"model must keep keys and values, got {type(self.model).__name__}, which does not")
         shapes = ((batch_size, keys.shape[1], 0, keys.shape[3]) for layer in cache.layers for keys in _pair(layer))
         return KeyValueState(lengths, tuple(torch.zeros(s, dtype=weight.dtype, device=device) for s in shapes))
 
@@ -117,23 +124,21 @@ class HuggingFaceEncoder(CausalEncoder):
         width, used = tokens.shape[1], state.tensors[0].shape[2]
         offsets, slots = (torch.arange(n, device=tokens.device) for n in (width, used))  # (P,), (T,)
         old, new = state.lengths.unsqueeze(1), lengths.unsqueeze(1)  # (B, 1)
-        cache = DynamicCache(list(zip(state.tensors[::2], state.tensors[1::2], strict=True)) if used else None)
+        gap = used - old  # each row's text moves up to the new tokens: local attention counts slots, not positions
+        past = state.tensors if not gap.any() else tuple(_rows_of(t, (slots - gap).clamp(min=0)) for t in state.tensors)
+        cache = DynamicCache(list(zip(past[::2], past[1::2], strict=True)) if used else None)
         output = self.model(
             inputs_embeds=self._embed(tokens),
-            attention_mask=torch.cat([slots < old, offsets < new], dim=1).long(),  # (B, T + P)
+            attention_mask=torch.cat([slots >= gap, offsets < new], dim=1).long(),  # (B, T + P)
             position_ids=(old + offsets).clamp(max=self.context_length - 1),
             past_key_values=cache,
             use_cache=True,
         )
-        # The model wrote every row's new tokens from slot T on; they move to where the row's own text ends.
+        # The model wrote every row's new tokens from slot T on, behind its text; the gap before it goes.
         total = state.lengths + lengths
         target = torch.arange(int(total.max()), device=tokens.device)  # (T',)
-        source = torch.where(target < old, target, used + target - old).clamp(max=used + width - 1)  # (B, T')
-        tensors = tuple(
-            tensor.gather(2, source[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3]))
-            for layer in output.past_key_values.layers
-            for tensor in _pair(layer)
-        )
+        source = (target + gap).clamp(max=used + width - 1)  # (B, T')
+        tensors = tuple(_rows_of(tensor, source) for layer in output.past_key_values.layers for tensor in _pair(layer))
         return features_at(output.last_hidden_state, lengths - 1), KeyValueState(total, tensors)
 
 
@@ -142,6 +147,11 @@ _BIDIRECTIONAL = ("bert", "roberta", "distilbert", "xlm-roberta", "electra", "al
 
 def _pair(layer: Any) -> tuple[Tensor, Tensor]:
     return layer.keys, layer.values
+
+
+def _rows_of(tensor: Tensor, slots: Tensor) -> Tensor:
+    """Some slots of each row: (B, H, T, E) and (B, T') to (B, H, T', E)."""
+    return tensor.gather(2, slots[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3]))
 
 
 def _with_slots(tensor: Tensor, slots: int) -> Tensor:

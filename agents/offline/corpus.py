@@ -106,7 +106,7 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
     if not path.is_file():
         return None
     try:
-        value: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        value: dict[str, Any] = json.loads(path.read_text("utf-8-sig"))
         return Vocabulary(value["level"], tuple(value["symbols"]), int(value["window"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CommandError(f"{path} must hold level, symbols and window, and can't be read: {error}") from None

@@ -20,6 +20,7 @@ class TaskEncoder:
         self.task = task
         tokenizer = getattr(task, "tokenizer", None)
         self._tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else None
+        self._n_ids = task.pad_id if self._tokenizer is None else self._tokenizer.n_ids
         self._separator: int | None = getattr(task, "sep_id", None)
         # The first of equal texts: actions come before ids that only prompts have.
         self._ids: dict[str, int] = {}
@@ -27,6 +28,11 @@ class TaskEncoder:
             self._ids.setdefault(task.token_text(token), token)
         symbols = sorted(filter(None, self._ids), key=len, reverse=True)
         self._symbols = re.compile("|".join(map(re.escape, symbols)))
+        special = [
+            task.token_text(token) for token in range(task.pad_id) if token >= self._n_ids or token == task.eos_id
+        ]
+        self._special = re.compile(f"({'|'.join(map(re.escape, special))})")
+        self._blanks = task.join(["a", "b"]) == "a b"  # between tokens
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text.
@@ -38,11 +44,19 @@ class TaskEncoder:
             try:
                 return self._tokenizer.encode(text)
             except ValueError:
-                pass  # "<sep>" and the like are the task's own
+                ids: list[int] = []
+                for place, piece in enumerate(self._special.split(text)):  # "<sep>" and the like are the task's own
+                    ids += [self._ids[piece]] if place % 2 else self._tokenizer.encode(piece)
+                return ids
         if rest := self._symbols.sub("", text).strip():
             raise ValueError(
                 f"text must consist of the task's tokens, got {reprlib.repr(rest)} in {reprlib.repr(text)}"
             )
+        end = 0
+        for match in self._symbols.finditer(text):  # "foodmarket" is neither "food" nor "market"
+            if self._blanks and 0 < end == match.start() and text[end - 1].isalnum() and match.group()[0].isalnum():
+                raise ValueError(f"text must have blanks between its tokens, got {reprlib.repr(text)}")
+            end = match.end()
         return [self._ids[symbol] for symbol in self._symbols.findall(text)]
 
     def prompt(self, text: str) -> list[int]:

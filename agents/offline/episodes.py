@@ -84,8 +84,9 @@ def text_to_episodes(
     """Encode texts as a task's episodes.
 
     A text without a prompt of its own gives its first ``prompt_tokens`` tokens for one, and is cut into pieces that the
-    task's budget has room for; a piece that does not end the text counts as cut off, not as complete. A complete text
-    ends with EOS, unless it uses up the budget.
+    task's budget has room for; a piece that does not end the text counts as cut off, not as complete. Where it holds
+    EOS it is several texts; a completion may hold EOS at its end alone. A complete text ends with EOS, unless it uses
+    up the budget.
 
     Args:
         data: See :func:`agents.offline.rows.read_rows`.
@@ -133,6 +134,7 @@ def _encode(row: TextRow, encoder: TaskEncoder, prompt_tokens: int, room: int) -
         is_action = np.ones(len(text), np.bool_) if row.is_action is None else row.is_action
         if not len(text) == len(is_action) or not is_action.any():
             raise ValueError(f"is_action must mark some of {len(text)} completion_tokens, got {is_action}")
+        _check_eos([token for token, acted in zip(text, is_action, strict=True) if acted], task)
         complete = text[-1] == task.eos_id or int(is_action.sum()) >= task.max_new_tokens
         yield _Encoded(
             [*prompt, *text], np.concatenate([np.zeros(len(prompt), np.bool_), is_action]), len(prompt), complete
@@ -141,6 +143,7 @@ def _encode(row: TextRow, encoder: TaskEncoder, prompt_tokens: int, room: int) -
     text = encoder.encode(row.completion)
     if row.prompt is not None:
         prompt = encoder.prompt(row.prompt)
+        _check_eos(text, task)
         if len(text) > task.max_new_tokens or len(prompt) + len(text) > task.context_length:
             raise ValueError(
                 f"completion must have at most {task.max_new_tokens} tokens, {task.context_length} with its prompt, "
@@ -150,10 +153,26 @@ def _encode(row: TextRow, encoder: TaskEncoder, prompt_tokens: int, room: int) -
         return
     separator = [] if (sep_id := getattr(task, "sep_id", None)) is None else [sep_id]
     room = min(room, task.context_length - prompt_tokens - len(separator))
-    for start in range(0, len(text) - prompt_tokens, room):
-        prompt = [*text[start : start + prompt_tokens], *separator]
-        rest = text[start + prompt_tokens : start + prompt_tokens + room]
-        yield _piece(prompt, rest, task, complete=start + prompt_tokens + len(rest) == len(text))
+    for part in _split_at(task.eos_id, text):
+        for start in range(0, len(part) - prompt_tokens, room):
+            prompt = [*part[start : start + prompt_tokens], *separator]
+            rest = part[start + prompt_tokens : start + prompt_tokens + room]
+            yield _piece(prompt, rest, task, complete=start + prompt_tokens + len(rest) == len(part))
+
+
+def _check_eos(actions: list[int], task: Task) -> None:
+    if task.eos_id in actions[:-1]:
+        place = actions.index(task.eos_id)
+        raise ValueError(f"completion must hold EOS at its end alone, as it ends an episode, got it at token {place}")
+
+
+def _split_at(eos_id: int, text: list[int]) -> Iterator[list[int]]:
+    """The texts between EOS."""
+    start = 0
+    for place, token in enumerate([*text, eos_id]):
+        if token == eos_id:
+            yield text[start:place]
+            start = place + 1
 
 
 def _piece(prompt: list[int], text: list[int], task: Task, complete: bool) -> _Encoded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, default_collate
 
 from textgym.demonstrations import Demonstration, Demonstrations
+from textgym.tasks.base import check_list
 
 _KNOWN = frozenset("prompt completion text reward seed prompt_tokens completion_tokens is_action".split())
 
@@ -51,9 +52,9 @@ def read_rows(data: Any) -> list[TextRow]:
         data: A list (or other iterable) of texts, of ``(prompt, completion)`` or ``(prompt, completion, reward)``, or
             of mappings with a ``completion`` and a ``prompt``, or with a ``text``, and maybe ``reward``, ``seed``,
             ``prompt_tokens``, ``completion_tokens``, ``is_action`` and columns for a reward function; a
-            ``datasets.Dataset`` of such mappings; a PyTorch ``DataLoader`` of any of these, with its default
-            ``collate_fn`` or one that returns a list of rows; :func:`textgym.demonstrations`; or the path of a UTF-8
-            text file, a text a line.
+            ``datasets.Dataset`` or a data frame of such rows; a PyTorch ``DataLoader`` of any of these, with its
+            default ``collate_fn`` or one that returns a list of rows; :func:`textgym.demonstrations`; or the path of a
+            UTF-8 text file, a text a line.
 
     Raises:
         ValueError: If a row is of another kind (the message names its number), or there is none.
@@ -62,13 +63,9 @@ def read_rows(data: Any) -> list[TextRow]:
         rows = [TextRow(None, line) for line in read_text(data).splitlines() if line.strip()]
     elif isinstance(data, Demonstrations):
         rows = [_demonstration(one, data.seed + number) for number, one in enumerate(data)]
-    elif isinstance(data, Mapping) or not isinstance(data, Iterable):
-        raise ValueError(
-            "data must be a list of texts or rows, a DataLoader, a datasets.Dataset, demonstrations or a path, "
-            f"got {reprlib.repr(data)}"
-        )
     else:
-        items = _unbatched(data) if isinstance(data, DataLoader) else iter(data)
+        kinds = "texts or rows, a DataLoader, a datasets.Dataset, a data frame, demonstrations or a path"
+        items = _unbatched(data) if isinstance(data, DataLoader) else check_list("data", data, kinds)
         rows = [_row(number, item) for number, item in enumerate(items)]
     if not rows:
         raise ValueError("data must hold at least one text, got none")
@@ -82,7 +79,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         ValueError: If it can't be read as UTF-8 text.
     """
     try:
-        return Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8-sig")  # without the mark that some editors put in front
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"data must be the path of a UTF-8 text file, got {str(path)!r}: {reason}") from None

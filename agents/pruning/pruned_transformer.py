@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors import safe_open
 from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
@@ -23,6 +24,16 @@ Scope = Literal["global", "layer"]
 """What is ranked together: everything of its kind, or each layer on its own."""
 
 
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    "I64": "int64",
+    "U8": "uint8",
+}
+"""Of a safetensors file → of PyTorch."""
 PRUNING_FILE = "pruning.json"
 """Beside ``config.json`` where the model was saved by :class:`PrunedTransformer`."""
 
@@ -248,7 +259,13 @@ class PrunedTransformer(nn.Module):
             if description["masked"]:
                 for _, layer in linear_layers(model):
                     add_mask(layer)
-        load_safetensors(model, str(directory / "model.safetensors"))
+        file = str(directory / "model.safetensors")
+        with safe_open(file, "pt") as stored:  # a new model is float32, the stored one maybe not
+            names = set(stored.keys())
+            for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+                if name in names:
+                    tensor.data = tensor.data.to(getattr(torch, _DTYPES[stored.get_slice(name).get_dtype()]))
+        load_safetensors(model, file)
         model.eval()
         return pruned
 

@@ -159,7 +159,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ModelFileError(f"{folder} must be a folder that 'textgym export' wrote: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -112,7 +112,7 @@ def read_yaml_mapping(path: str | Path) -> dict[str, Any]:
         CommandError: If the file can't be read, is not YAML, or holds something else.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"can't read {path}: {reason_of(error)}") from None
     value = parse_yaml(text, str(path))

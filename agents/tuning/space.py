@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
+from numbers import Integral, Real
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +70,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, of any plain type, in no order.
+    """One of several values, in no order: plain ones, tuples, NumPy's, paths, enum members, classes and functions.
 
     Attributes:
         options: The values; at least two, all different.
@@ -79,9 +83,15 @@ class Choice:
         return self.options[int(random.integers(len(self.options)))]
 
     def index(self, value: Any) -> int:
-        """Place of a value among the options, or -1; True is not 1."""
-        same = (i for i, option in enumerate(self.options) if type(option) is type(value) and option == value)
-        return next(same, -1)
+        """Place of a value, or of what a file holds for it, among the options, or -1; True is not 1, nor is 1.0."""
+        try:
+            return self._keys.index(_key(value))
+        except ValueError:
+            return -1
+
+    @property
+    def _keys(self) -> list[str]:
+        return [_key(option) for option in self.options]
 
     def contains(self, value: Any) -> bool:
         """Whether the value is one of the options."""
@@ -91,8 +101,8 @@ class Choice:
         return f"one of {', '.join(map(repr, self.options))}"
 
     def as_data(self) -> list[Any]:
-        """The choices as they are written in a file."""
-        return list(self.options)
+        """The choices as they are written in a file: lists for tuples, names for classes."""
+        return [as_json_value(option) for option in self.options]
 
 
 class Space:
@@ -130,7 +140,7 @@ class Space:
         return list(self.dimensions)
 
     def as_data(self) -> dict[str, Any]:
-        """The space as plain data; ``Space`` of it is this space."""
+        """The space as plain data."""
         return {name: dimension.as_data() for name, dimension in self.dimensions.items()}
 
     def sample(self, random: np.random.Generator) -> Params:
@@ -148,6 +158,22 @@ class Space:
         for name, dimension in self.dimensions.items():
             if not dimension.contains(params[name]):
                 raise ValueError(f"{name} must be {dimension}, got {params[name]!r}")
+
+    def as_values(self, params: Mapping[str, Any]) -> Params:
+        """A point as it is written in a file."""
+        return {name: as_json_value(value) for name, value in params.items()}
+
+    def from_values(self, values: Mapping[str, Any]) -> Params:
+        """The opposite of :meth:`as_values`: the very choices that the space was given.
+
+        Raises:
+            ValueError: See :meth:`check`.
+        """
+        self.check(values)
+        return {
+            name: dimension.options[dimension.index(values[name])] if isinstance(dimension, Choice) else values[name]
+            for name, dimension in self.dimensions.items()
+        }
 
     def arguments(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A point as nested dictionaries, the way a constructor takes it."""
@@ -188,11 +214,48 @@ class Space:
         }
 
 
+def as_json_value(value: Any) -> Any:
+    """What a file holds for a value.
+
+    Raises:
+        ValueError: If nothing could tell it from others: an object that is none of the kinds that a choice may be.
+    """
+    if isinstance(value, Enum):
+        return f"{type(value).__module__}.{type(value).__qualname__}.{value.name}"
+    if isinstance(value, (np.generic, np.ndarray)):
+        return as_json_value(value.tolist())
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [as_json_value(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: as_json_value(item) for key, item in value.items()}
+    if isinstance(value, PurePath):
+        return str(value)
+    if hasattr(value, "__qualname__") and hasattr(value, "__module__"):  # classes and functions
+        return f"{value.__module__}.{value.__qualname__}"
+    raise ValueError(
+        "must be None, a finite number, a string, a path, a class, a function, or a list or mapping of these, "
+        f"got {value!r}"
+    )
+
+
+def _key(value: Any) -> str:
+    return json.dumps(as_json_value(value), sort_keys=True)
+
+
 def _dimension(name: Any, value: Any) -> Range | Choice:
     if not isinstance(name, str) or not all(name.split(".")):
         raise ValueError(f"space must have argument names as keys, got {name!r}")
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         choice = Choice(tuple(value))
+        for option in value:
+            try:
+                as_json_value(option)
+            except ValueError as error:
+                raise ValueError(f"choices of {name} {error}") from None
         if len(value) < 2 or any(choice.index(option) != i for i, option in enumerate(value)):
             raise ValueError(f"{name} must list at least two choices, all different, got {list(value)!r}")
         return choice
@@ -202,13 +265,14 @@ def _dimension(name: Any, value: Any) -> Range | Choice:
         if key not in _RANGE_KEYS:
             raise ValueError(f"{name} must have keys among {', '.join(_RANGE_KEYS)}, got {key!r}")
     bounds: list[Any] = [value.get("low"), value.get("high")]
+    bounds = [bound.item() if isinstance(bound, np.generic) else bound for bound in bounds]
     for key, bound in zip(("low", "high"), bounds, strict=True):
-        if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not math.isfinite(bound):
+        if isinstance(bound, bool) or not isinstance(bound, Real) or not math.isfinite(bound):
             raise ValueError(f"{name}.{key} must be a finite number, got {bound!r}")
     log = value.get("log", False)
-    if not isinstance(log, bool):
+    if not isinstance(log, (bool, np.bool_)):
         raise ValueError(f"{name}.log must be true or false, got {log!r}")
-    kind = value.get("type", "int" if all(isinstance(bound, int) for bound in bounds) else "float")
+    kind = value.get("type", "int" if all(isinstance(bound, Integral) for bound in bounds) else "float")
     if kind not in ("int", "float"):
         raise ValueError(f"{name}.type must be int or float, got {kind!r}")
     low, high = bounds
@@ -217,7 +281,7 @@ def _dimension(name: Any, value: Any) -> Range | Choice:
     if log and low <= 0:
         raise ValueError(f"{name}.low must be above 0 where log is true, got {low}")
     if kind == "float":
-        return Range(float(low), float(high), log)
+        return Range(float(low), float(high), bool(log))
     if not (float(low).is_integer() and float(high).is_integer()):
         raise ValueError(f"{name} must have whole numbers as low and high where type is int, got {low} and {high}")
-    return Range(int(low), int(high), log, integer=True)
+    return Range(int(low), int(high), bool(log), integer=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,7 @@ class Study:
             if header.get(name) != value:
                 raise ValueError(f"{name} must be {header.get(name)!r}, as in the study {file.path}, got {value!r}")
         for run in runs:
-            self.space.check(run.params)
-            self._runs[run.trial, run.seed] = run
+            self._runs[run.trial, run.seed] = replace(run, params=self.space.from_values(run.params))
 
     # ------------------------------------------------------------------ results
 
@@ -199,7 +198,7 @@ class Study:
                 continue
             for run in run_tasks(self.objective, tasks, n_jobs, engine):
                 if self._file is not None:
-                    self._file.append(run)
+                    self._file.append(replace(run, params=self.space.as_values(run.params)))
                 self._runs[run.trial, run.seed] = run
                 on_run(run)
 

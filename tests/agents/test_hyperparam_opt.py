@@ -14,10 +14,10 @@ import pytest
 import yaml
 from agents.hyperparam_opt import DEFAULT_SPACE, Space, Stopping, Study, TrainObjective
 
+from agents.application import tune as command
 from agents.application.train import train
 from agents.saving.files import CommandError
 from agents.saving.settings import resolve_settings
-from agents.tuning import command
 from agents.tuning.records import StudyFile
 from tests.agents.objectives import VALLEY, deadly, fragile, killed_study, learner, slow_valley, valley
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -185,12 +186,18 @@ def check_at_least(name: str, value: int, minimum: int) -> int:
 
 
 def check_list(name: str, value: Any, of: str) -> list[Any]:
-    """The items of a list, another iterable or a ``datasets.Dataset``, else raise a ValueError that names it.
+    """The items of a list, another iterable or a table's rows, else raise a ValueError that names it.
 
-    A single string or mapping is refused, though it is iterable: it stands for a forgotten pair of brackets.
+    Tables are ``datasets.Dataset``, and data frames of pandas, Polars and Arrow, which as iterables are their columns.
+    A single string or mapping is refused, though it is iterable: it stands for a forgotten pair of brackets. So are a
+    set, whose order changes from run to run, and an open file.
     """
-    if hasattr(value, "to_list"):
-        return value.to_list()
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    for method in ("to_list", "to_dicts", "to_pylist"):
+        if callable(getattr(value, method, None)):
+            return list(getattr(value, method)())
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return list(value.to_dict("records"))
+    refused = (str, bytes, bytearray, Mapping, Set, io.IOBase)
+    if isinstance(value, refused) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list of {of}, got a single {type(value).__name__}: {reprlib.repr(value)}")
     return list(value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import string
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.memo import Memo
 from textgym.random import RowStreams
 from textgym.tasks.base import Episodes, Prompts, Replies, Task, check_at_least
 from textgym.tasks.word_list import N_LETTERS, secret_words
@@ -77,7 +77,7 @@ class Hangman(Task):
         self.context_length = self.max_length + 1 + self.max_new_tokens * (1 + self.max_length)
         self.words = secret_words(self.min_length, self.max_length)  # (W, max_length)
         self._lengths = (self.words >= 0).sum(axis=1)
-        self._choose = lru_cache(maxsize=100_000)(self._choose_letter)
+        self._choose = Memo(self._choose_letter, 4096)
 
     def prompts(self, random: RowStreams) -> Prompts:
         """A hidden word, shown as blanks."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import string
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.memo import Memo
 from textgym.random import RowStreams
 from textgym.tasks.base import Episodes, Prompts, Replies, Task, check_at_least
 from textgym.tasks.grammar import Automaton
@@ -74,7 +75,7 @@ class Wordle(Task):
         self.max_new_tokens = self.guesses * LENGTH
         self.context_length = 1 + self.guesses * _TURN
         self._spelling = self._build_spelling() if self.masked else None
-        self._choose = lru_cache(maxsize=100_000)(self._choose_word)
+        self._choose = Memo(self._choose_word, 4096)
 
     def prompts(self, random: RowStreams) -> Prompts:
         """A hidden word."""
