@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import textgym
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
+from agents.double_dqn.evaluation import evaluate
 from agents.double_dqn.heads import QHead
 from agents.double_dqn.losses import sequence_loss
 from agents.exploration import Boltzmann, ContextUCB, EpsilonGreedy
@@ -353,7 +354,7 @@ def test_get_and_set_parameters():
     [
         ({"exploration": "greedy"}, "exploration must be one of"),
         ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
-        ({"tau": 0}, "tau must be in"),
+        ({"tau": -0.1}, "tau must be in"),
         ({"n_steps": 0}, "n_steps must be an integer of at least 1, got 0"),
         ({"q_lambda": 1.1}, r"q_lambda must be in \[0, 1\], got 1.1"),
         ({"q_lambda": 0.5, "n_steps": 3}, "n_steps must be 1 with q_lambda, which takes its place, got 3"),
@@ -379,3 +380,45 @@ def test_explorers_get_the_schedule_of_the_constructor():
     assert isinstance(ucb, ContextUCB) and ucb.coefficient == 0.7
     assert (ucb.initial_epsilon, ucb.final_epsilon, ucb.fraction) == (0.8, 0.1, 0.4)
     assert isinstance(make_model(exploration="boltzmann").exploration, Boltzmann)
+
+
+# ---------------------------------------------------------------------- progress and masks
+
+
+def test_progress_ends_at_zero_though_the_last_rollout_goes_past_the_end():
+    progress = []
+    model = make_model(small_env(32), learning_rate=lambda remaining: progress.append(remaining) or 1e-3)
+    betas, sample = [], model.replay_buffer.sample
+    model.replay_buffer.sample = lambda *args, **kwargs: betas.append(kwargs["beta"]) or sample(*args, **kwargs)
+    model.learn(330)  # 352 steps
+    assert model.num_timesteps == 352 and model._current_progress_remaining == 0.0
+    assert min(progress) == 0.0 and max(progress) <= 1.0
+    assert 0.4 <= min(betas) and max(betas) == 1.0
+
+
+def test_sb3s_evaluation_respects_masks(tmp_path):
+    model = make_model(make_vec_env("TextGen/Sql-Easy-v0", 8, seed=0)).learn(300)
+    env = make_vec_env("TextGen/Sql-Easy-v0", 8, seed=10_000)
+    ours = evaluate(model, env, 24, seed=10_000).returns.mean()
+    env.seed(10_000)
+    returns, _ = evaluate_policy(model, env, 24)
+    assert returns == pytest.approx(ours, abs=1e-6)
+    illegal = []
+    callback = EvalCallback(env, eval_freq=8, n_eval_episodes=8, log_path=str(tmp_path), verbose=0)
+    step = env.step_wait
+
+    def watched():
+        result = step()
+        illegal.extend("illegal_action" in info for info in result[3])
+        return result
+
+    env.step_wait = watched
+    model.learn(128, callback, reset_num_timesteps=False)
+    assert illegal and not any(illegal)
+
+
+def test_predict_without_masks_where_there_are_some_warns():
+    model = make_model(make_vec_env("TextGen/Sql-Easy-v0", 4, seed=0)).learn(64)
+    observations = make_vec_env("TextGen/Sql-Easy-v0", 4, seed=5).reset()
+    with pytest.warns(UserWarning, match="predict.. got no action_masks"):
+        model.predict(observations.copy(), deterministic=True)

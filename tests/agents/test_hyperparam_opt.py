@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -417,3 +418,48 @@ def test_any_stage_of_the_file_can_be_read(tmp_path):
         else:
             with pytest.warns(UserWarning, match="cut short"):
                 assert StudyFile(path).read()[1] == runs[: max(0, whole - 1)]
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [(64,), (64, 64)],
+        [((1, 2), "a"), [[1, 2], "b"]],
+        [np.int64(3), np.float32(0.5)],
+        np.array([3, 4]),
+        [True, 1, 1.0, "1", None],
+        [np.array([1, 2]), np.array([3])],
+        [{"a": (1,)}, {"a": (2,)}],
+        [Path("a"), "b"],
+        [dict, list],
+        [Colour.RED, math.sqrt],
+    ],
+    ids=str,
+)
+def test_what_a_study_takes_it_takes_again(choices, tmp_path):
+    seen = []
+
+    def objective(arguments, seed, report):
+        seen.append(arguments["net"])
+        return 0.0
+
+    space = {"net": choices, "x": {"low": np.float64(0.1), "high": np.int64(2)}}
+    for trials in (3, 6):
+        study = Study(space, objective, tmp_path / "s.jsonl", sampler="random")
+        study.run(trials)
+    assert len(seen) == len(study.trials) == 6  # no trial was run twice
+    options = choices.tolist() if isinstance(choices, np.ndarray) else choices
+    for value, trial in zip(seen, study.trials, strict=True):
+        assert any(type(value) is type(option) and np.array_equal(value, option) for option in options)
+        assert type(trial.params["net"]) is type(value) and np.array_equal(trial.params["net"], value)
+
+
+@pytest.mark.parametrize("choice", [object(), math.inf, {1: 2}, [math.nan]])
+def test_choices_that_no_file_can_hold_are_refused_at_once(choice, tmp_path):
+    with pytest.raises(ValueError, match="choices of net must be None, a finite number, a string"):
+        Study({"net": [1, choice]}, valley, tmp_path / "s.jsonl")
+    assert not (tmp_path / "s.jsonl").exists()

@@ -4,8 +4,11 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models, pre_tokenizers
 from torch.utils.data import DataLoader
 
 from agents import DoubleDQN, make_vec_env
@@ -21,6 +24,7 @@ from agents.saving.files import parse_yaml
 from agents.saving.state_file import differences
 from textgym import demonstrations, make_task
 from textgym.language_models import NGramLM
+from textgym.tokenizers import WordTokenizer
 
 REVERSE, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}
 TINY = {"features_dim": 16, "n_random_features": 8, "n_layers": 1, "n_heads": 2, "feature_map": "softmax"}
@@ -298,7 +302,7 @@ class TestData:
         ("data", "options", "message"),
         [
             ([], {}, "data must hold at least one text"),
-            (7, {}, "data must be a list of texts or rows.* got 7"),
+            (7, {}, "data must be a list of texts or rows.* got a single int: 7"),
             ([("a b", "b a"), 7], {}, r"data\[1\] must be a text.* got 7"),
             ([("a b", "b q")], {}, r"data\[0\]: text must consist of the task's tokens, got 'q' in 'b q'"),
             ([("a b", "b a c a b")], {}, r"data\[0\]: completion must have at most 4 tokens.* got 5"),
@@ -645,3 +649,72 @@ def test_scores_of_texts_are_those_of_their_values():
     assert scores.perplexity == pytest.approx(np.exp(-np.mean(expected)), rel=1e-3)
     ignoring = score_texts(model, episodes, ignore=0)
     assert ignoring.actions == 3
+
+
+class TestFaithfulRows:
+    """What is learned from is what was given."""
+
+    task = make_task(
+        "text_generation",
+        prompts=["the food"],
+        reward=len,
+        tokenizer=WordTokenizer("the food is good there in market".split()),
+    )
+
+    def test_a_data_frame_is_its_rows(self):
+        frame = pd.DataFrame({"prompt": ["the food", "the"], "completion": ["is good", "food"], "reward": [1.0, 0.5]})
+        rows = read_rows(frame)
+        assert [(row.prompt, row.completion, row.reward) for row in rows] == [
+            ("the food", "is good", 1.0),
+            ("the", "food", 0.5),
+        ]
+        with pytest.raises(ValueError, match="data must be a list of"):
+            read_rows({"the food", "is good"})
+
+    @pytest.mark.parametrize("text", ["is therein", "foodmarket", "good theremarket"])
+    def test_words_are_not_split_into_others(self, text):
+        with pytest.raises(ValueError, match=r"data\[0\].*got '(therein|foodmarket|theremarket)'"):
+            text_to_episodes([("the food", text)], self.task)
+
+    def test_symbols_of_a_task_are_not_split_either(self):
+        task = make_task("keywords")
+        words = [task.token_text(token) for token in range(4)]
+        assert len(text_to_episodes([(task.decode(np.array([0])), " ".join(words))], task)) == 1
+        with pytest.raises(ValueError, match=r"data\[0\]: text must"):
+            text_to_episodes([(task.decode(np.array([0])), "".join(words))], task)
+
+    def test_eos_ends_an_episode(self):
+        with pytest.raises(ValueError, match=r"data\[0\]: completion must hold EOS at its end alone.*token 1"):
+            text_to_episodes([("the food", "is <eos> good", 1.0)], self.task)
+        assert len(text_to_episodes([("the food", "is good <eos>", 1.0)], self.task)) == 1
+        eos = self.task.eos_id
+        row = {
+            "prompt": "the",
+            "completion": "",
+            "prompt_tokens": [0, self.task.sep_id],
+            "completion_tokens": [2, eos, 3],
+        }
+        with pytest.raises(ValueError, match="completion must hold EOS at its end alone"):
+            text_to_episodes([row], self.task)
+        pieces = text_to_episodes(["the food is good <eos> there is food"], self.task)
+        assert len(pieces) == 2 and pieces.terminated.all() and pieces.n_actions.tolist() == [4, 3]
+        for number in range(2):
+            acted = pieces.tokens[number, pieces.action_positions[number, : pieces.n_actions[number]]]
+            assert acted.tolist().count(eos) == 1 and acted[-1] == eos
+
+    def test_a_byte_order_mark_is_no_word(self, tmp_path):
+        file = tmp_path / "text.txt"
+        file.write_bytes("\ufeffthe food is good".encode())
+        assert read_rows(file)[0].completion == "the food is good"
+        file.write_text("the food", "utf-16")
+        with pytest.raises(ValueError, match="UTF-8 text file"):
+            read_rows(file)
+
+    def test_stored_truncation_does_not_cut_completions(self):
+        tokenizer = FastTokenizer(
+            models.WordLevel({"the": 0, "food": 1, "is": 2, "good": 3, "</s>": 4}, unk_token="</s>")
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.enable_truncation(2)
+        task = make_task("text_generation", prompts=["the food"], reward=len, tokenizer=tokenizer)
+        assert text_to_episodes([("the food is", "good is good")], task).n_actions.tolist() == [4]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -275,3 +276,71 @@ def test_causal_encoder_refuses_what_does_not_fit() -> None:
     _, state = encoder.step(torch.tensor([1]), encoder.initial_state(1))
     with pytest.raises(ValueError, match="state must hold fewer than context_length = 1"):
         encoder.step(torch.tensor([1]), state)
+
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA = {"vocab_size": 20, "num_key_value_heads": 1, "max_position_embeddings": 64, **SIZES}
+FAMILIES = {
+    "gpt2": lambda: transformers.GPT2Config(vocab_size=20, n_embd=16, n_layer=2, n_head=2, n_positions=64),
+    "llama": lambda: transformers.LlamaConfig(**LLAMA),
+    "mistral": lambda: transformers.MistralConfig(**LLAMA, sliding_window=4),
+    "qwen2": lambda: transformers.Qwen2Config(**LLAMA, sliding_window=4, use_sliding_window=True, max_window_layers=1),
+    "gemma2": lambda: transformers.Gemma2Config(**LLAMA, head_dim=8, sliding_window=4),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**LLAMA, head_dim=8, sliding_window=4),
+    "gpt-neo": lambda: transformers.GPTNeoConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        window_size=4,
+    ),
+    "bloom": lambda: transformers.BloomConfig(vocab_size=20, hidden_size=16, n_layer=2, n_head=2),
+    "opt": lambda: transformers.OPTConfig(
+        vocab_size=20, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=16
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ragged_rows_are_read_as_whole_ones(family: str) -> None:
+    """Windows of four tokens and rows of 1 to 8: a window counts a row's own tokens, not the places of a batch."""
+    model = transformers.AutoModel.from_config(FAMILIES[family]())
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.3)  # far from uniform attention
+    encoder = HuggingFaceEncoder(model, 23, 30, 22)
+    tokens, rows = torch.randint(0, 23, (4, 20)), torch.arange(4)
+    with torch.no_grad():
+        whole = encoder(tokens)
+        state, read = encoder.initial_state(4), torch.zeros(4, dtype=torch.int64)
+        for lengths in ([8, 3, 1, 5], [1] * 4, [1] * 4, [1, 6, 3, 2], [1] * 4):
+            new = torch.tensor(lengths)
+            parts = [tokens[row, read[row] : read[row] + n] for row, n in enumerate(lengths)]
+            padded = nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=22)
+            step = padded.shape[1] == 1
+            features, state = encoder.step(padded[:, 0], state) if step else encoder.prefill(padded, new, state)
+            read += new
+            torch.testing.assert_close(features, whole[rows, read - 1], atol=1e-5, rtol=1e-5)
+
+
+def test_models_without_keys_and_values_are_refused() -> None:
+    config = transformers.MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1)
+    encoder = HuggingFaceEncoder(transformers.MambaModel(config), 23, 30, 22)
+    with pytest.raises(ValueError, match="model must keep keys and values, got MambaModel"):
+        encoder.initial_state(2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["magnitude", "structured"])
+def test_half_precision_survives_a_file(dtype: torch.dtype, method: Any, tmp_path: Any) -> None:
+    pruned = PrunedTransformer(gpt2(), method, 0.5)
+    pruned.model.to(dtype)
+    pruned.save_pretrained(tmp_path)
+    for model in (PrunedTransformer.from_pretrained(tmp_path).model, load_model(tmp_path)):
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        for (name, a), b in zip(pruned.model.named_parameters(), model.parameters(), strict=True):
+            assert torch.equal(a, b), name
+    encoder = HuggingFaceEncoder(tmp_path, 23, 12, 22)
+    features, _ = encoder.step(torch.tensor([3]), encoder.initial_state(1))
+    assert features.dtype == encoder(torch.tensor([[3, 22]])).dtype == dtype

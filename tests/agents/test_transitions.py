@@ -6,7 +6,7 @@ The behaviours are those that SB3's and sb3-contrib's own tests check for DQN an
 * actors and several critics: there is one network;
 * quantiles, their number and their loss: values are expectations;
 * TRPO, ARS, TQC, CrossQ, recurrent and maskable PPO: other algorithms (masks are tested below);
-* hindsight replay: its buffer is SB3's and draws from the global random state, see `replay_buffer_class`;
+* goals of hindsight replay: its buffer is SB3's (that it is taken is tested below);
 * models saved by old versions: there are none;
 * the warning for n_steps with a custom buffer: here the buffer gets n_steps, or it is an error;
 * one coin of ε-greedy for a whole batch: each row has its own.
@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import DQN
+from stable_baselines3 import DQN, HerReplayBuffer
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_checker import check_env
-from stable_baselines3.common.envs import FakeImageEnv, IdentityEnv, SimpleMultiObsEnv
+from stable_baselines3.common.envs import BitFlippingEnv, FakeImageEnv, IdentityEnv, SimpleMultiObsEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
@@ -440,7 +440,10 @@ def test_policies_that_do_not_fit(policy, env, error, message):
         ({"lower_bound": True}, "lower_bound=True needs whole episodes, got MlpPolicy"),
         ({"q_lambda": 0.7}, "q_lambda=0.7 needs whole episodes, got MlpPolicy"),
         ({"policy": DQNPolicy}, "policy must be a TransitionPolicy for dueling=True, got DQNPolicy"),
-        ({"replay_buffer_class": ReplayBuffer}, "replay_buffer_class must be a PrioritizedReplayBuffer"),
+        (
+            {"replay_buffer_class": ReplayBuffer, "prioritized_replay": True},
+            "replay_buffer_class must be a PrioritizedReplayBuffer",
+        ),
         ({"replay_buffer_class": ReplayBuffer, "prioritized_replay": False, "n_steps": 2}, "replay_buffer_class must"),
         ({"train_freq": (1, "minute")}, "unit of the `train_freq`"),
         ({"train_freq": "4"}, "must be an integer"),
@@ -794,3 +797,53 @@ def test_tokens_as_plain_observations():
     assert model.n_envs == 1 and model._n_updates == 10
     model = make_model("TextGen/Reverse-v0", exploration="ucb").learn(60)
     assert model.exploration._pair_counts.sum() == 40
+
+
+# ---------------------------------------------------------------------- arguments that DQN takes
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "PerformerPolicy"])
+def test_actions_that_start_elsewhere(policy, tmp_path):
+    """`Discrete(3, start=1)`: the environment sees 1, 2 and 3, at random and by value, and learns which is best."""
+    taken = []
+
+    class Started(Bandit):
+        def step(self, action):
+            taken.append(int(action))
+            observation, _, *rest = super().step(action)
+            return observation, float(action == 3), *rest
+
+    env = Started(spaces.Box(-1, 1, (2,)), action_space=spaces.Discrete(3, start=1))
+    if policy == "PerformerPolicy":
+        with pytest.raises(ValueError, match="env must"):
+            make_model(env, policy=policy)
+        return
+    model = make_model(env, policy=policy, learning_rate=1e-2, gamma=0.0, exploration_fraction=0.5).learn(400)
+    assert set(taken) == {1, 2, 3}
+    observation = env.observation_space.sample()
+    assert model.predict(observation, deterministic=True)[0] == 3
+    assert model.policy.predict(observation, deterministic=True)[0] == 3
+    assert evaluate_policy(model, model.get_env(), 2)[0] == 10.0
+    model.save(tmp_path / "model")
+    assert DoubleDQN.load(tmp_path / "model").predict(observation, deterministic=True)[0] == 3
+
+
+@pytest.mark.parametrize("n_sampled_goal", [1, 4])
+def test_hindsight_replay_needs_no_flag(n_sampled_goal):
+    env = BitFlippingEnv(n_bits=3, continuous=False)
+    kwargs = {"n_sampled_goal": n_sampled_goal, "goal_selection_strategy": "future"}
+    model = DoubleDQN(
+        "MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=kwargs, **TINY
+    ).learn(60)
+    assert model.prioritized_replay is False and model.replay_buffer.size() > 0
+    with pytest.raises(ValueError, match="replay_buffer_class must be a PrioritizedReplayBuffer"):
+        DoubleDQN("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, prioritized_replay=True)
+
+
+def test_tau_zero_leaves_the_target_and_cuda_falls_back(monkeypatch):
+    model = make_model("CartPole-v1", tau=0.0, target_update_interval=1)
+    before = [parameter.clone() for parameter in model.q_net_target.parameters()]
+    model.learn(60)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.q_net_target.parameters(), strict=True))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert DoubleDQN("MlpPolicy", "CartPole-v1", device="cuda").device.type == "cpu"

@@ -1,8 +1,11 @@
 """What holds for every registered id: a new row of the table is tested by being there."""
 
 import json
+import pickle
 import warnings
+from copy import deepcopy
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -170,3 +173,23 @@ def test_references(env_id):
     assert 0 <= references.random < references.blind < references.best <= 1
     assert set(references.sources) == {"random", "blind", "best"}
     assert references.normalise(references.best) == 1 and references.normalise(references.random) == 0
+
+
+def test_a_pickled_environment_goes_on_alike(env_id):
+    """In mid-episode; loky and Ray pickle with cloudpickle, `copy.deepcopy` by the same protocol."""
+    for env, n in ((gym.make(env_id), None), (gym.make_vec(env_id, num_envs=2), 2)):
+        generator = np.random.default_rng(0)
+        _, info = env.reset(seed=7)
+        for _ in range(2):
+            action = legal_actions(np.asarray(info["action_mask"]), generator)
+            _, _, *ended, info = env.step(action)
+            if n is None and any(ended):
+                _, info = env.reset()
+        action = legal_actions(np.asarray(info["action_mask"]), generator)
+        copies = [pickle.loads(pickle.dumps(env)), cloudpickle.loads(cloudpickle.dumps(env)), deepcopy(env)]
+        expected = env.step(action)
+        for copy in copies:
+            observation, reward, terminated, truncated, other = copy.step(action)
+            np.testing.assert_array_equal(observation, expected[0])
+            np.testing.assert_array_equal((reward, terminated, truncated), expected[1:4])
+            np.testing.assert_array_equal(other["action_mask"], expected[4]["action_mask"])

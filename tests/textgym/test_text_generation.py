@@ -1,5 +1,6 @@
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import Dataset
 from tokenizers import Tokenizer as FastTokenizer
@@ -258,3 +259,25 @@ def test_context_length():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         TextGeneration(**{"reward": Distinctness(), **arguments})
+
+
+def test_prompts_of_a_data_frame_are_its_rows():
+    frame = pd.DataFrame({"prompt": ["the food", "my day"], "topic": ["food", "day"]})
+    seen = []
+
+    def reward(prompts, completions, topic):
+        seen.extend(topic)
+        return [1.0] * len(prompts)
+
+    env = gym.make("TextGen-v0", prompts=frame, reward=reward, max_new_tokens=1)
+    for seed in range(8):
+        env.reset(seed=seed)
+        env.step(0)
+    assert set(seen) == {"food", "day"}
+    assert TextGeneration(frame["prompt"], reward)._source._texts == ["the food", "my day"]
+
+
+@pytest.mark.parametrize("prompts", [{"the food", "my day"}, b"the food", {"prompt": ["a"]}, "the food"])
+def test_prompts_of_another_meaning_are_refused(prompts):
+    with pytest.raises(ValueError, match="prompts must be a list of prompts, got a single"):
+        gym.make("TextGen-v0", prompts=prompts, reward=len)

@@ -129,3 +129,35 @@ def test_a_name_that_is_not_on_disk_is_not_downloaded(tmp_path):
 def test_wrappers_are_not_copied():
     for tokenizer in (CharacterTokenizer("ab"), WordTokenizer(["a"]), HuggingFaceTokenizer(word_level())):
         assert deepcopy(tokenizer) is tokenizer
+
+
+def test_stored_truncation_and_padding_are_left_to_models(tmp_path):
+    tokenizer = word_level()
+    expected = as_tokenizer(tokenizer).encode("the food was good")
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="[PAD]")
+    for given in (tokenizer, str(tmp_path / "tokenizer.json"), fast):
+        assert as_tokenizer(given).encode("the food was good") == expected and len(expected) == 4
+    assert tokenizer.truncation is not None and tokenizer.padding is not None  # the user's own is as it was
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["हिन्दी भाषा", "cafe\u0301 noir", "مُحَمَّد كِتَاب", "தமிழ் மொழி", "क्\u200dष नहीं", "don't well-known", "été naïve"],
+)
+def test_words_keep_their_combining_marks(text):
+    pieces = WordTokenizer(["a"]).split(text)
+    assert pieces == text.split()
+    tokenizer = WordTokenizer(pieces)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_punctuation_and_signs_stay_apart():
+    assert WordTokenizer(["a"]).split("¡Hola! ❤️ x=1, (a)") == ["¡", "hola", "!", "❤️", "x", "=", "1", ",", "(", "a", ")"]
+
+
+def test_a_string_is_no_list_of_words():
+    with pytest.raises(ValueError, match="words must be a list of words, got a single str"):
+        WordTokenizer("good food")
