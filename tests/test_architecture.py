@@ -80,9 +80,8 @@ def test_few_names_in_agents() -> None:
 
 
 def test_public_names_of_old() -> None:
-    from agents.hyperparam_opt import Space, Study, TrainObjective
-
     from agents import hyperparam_opt, train, validate
+    from agents.hyperparam_opt import Space, Study, TrainObjective
 
     assert hyperparam_opt.Study is Study
     assert {TrainObjective.__module__, Space.__module__} == {"agents.tuning.objective", "agents.tuning.space"}

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
-from agents.hyperparam_opt import Study
 
 import textgym
 from agents import DoubleDQN, PrunedTransformer, StateAutoEncoder, StateEmbedding, learn_from_text, make_vec_env
 from agents.exploration import Boltzmann, ContextUCB, EnsembleUCB, EpsilonGreedy
+from agents.hyperparam_opt import Study
 from agents.replay import EpisodeReplayBuffer, PrioritizedReplayBuffer
 from textgym import TextGenEnv, TextGenVectorEnv, TokenSequence, make_task
 from textgym.language_models import NGramLM

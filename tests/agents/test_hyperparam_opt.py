@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from agents.hyperparam_opt import DEFAULT_SPACE, Space, Stopping, Study, TrainObjective
 
 from agents.application import tune as command
 from agents.application.train import train
+from agents.hyperparam_opt import DEFAULT_SPACE, Space, Stopping, Study, TrainObjective
 from agents.saving.files import CommandError
 from agents.saving.settings import resolve_settings
 from agents.tuning.records import StudyFile
@@ -453,9 +453,13 @@ def test_what_a_study_takes_it_takes_again(choices, tmp_path):
         study.run(trials)
     assert len(seen) == len(study.trials) == 6  # no trial was run twice
     options = choices.tolist() if isinstance(choices, np.ndarray) else choices
+
+    def same(a, b):
+        return type(a) is type(b) and (np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b)
+
     for value, trial in zip(seen, study.trials, strict=True):
-        assert any(type(value) is type(option) and np.array_equal(value, option) for option in options)
-        assert type(trial.params["net"]) is type(value) and np.array_equal(trial.params["net"], value)
+        assert any(same(value, option) for option in options)
+        assert same(trial.params["net"], value)
 
 
 @pytest.mark.parametrize("choice", [object(), math.inf, {1: 2}, [math.nan]])

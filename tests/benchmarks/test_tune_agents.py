@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 import yaml
-from agents.hyperparam_opt import Space
 
+from agents.hyperparam_opt import Space
 from agents.saving.json_lines import read
 from benchmarks import sweep
 from benchmarks.spaces import TABLE_SPACES

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from agents.hyperparam_opt import Space, Study
 
+from agents.hyperparam_opt import Space, Study
 from benchmarks.baselines import AGENTS
 from benchmarks.spaces import SPACES
 from benchmarks.sweep import REVERSE
