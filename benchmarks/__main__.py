@@ -14,9 +14,10 @@ from rich.console import Console
 
 from agents.saving.files import CommandError, write_json, write_text, writing
 from agents.saving.json_lines import append
-from agents.saving.results import Result, load_results, read_results
+from agents.saving.results import Result, describe, load_results, read_results
 from benchmarks import run as runner
 from benchmarks.progress import SweepProgress
+from benchmarks.sensitivity import ABLATIONS, described
 from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS, Cell
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -48,6 +49,8 @@ def _run(name: str, cells: Sequence[Cell], out: Path, jobs: int, engine: str, ad
         with TemporaryFile(dir=out):
             pass
     file = out / f"{name}.jsonl"
+    if name in ABLATIONS:
+        describe(file, described(name))
     with SweepProgress(name, cells, _results_of(cells, file), jobs, Console()) as progress:
         failed = runner.run_cells(cells, file, jobs, progress.finish, engine, address)
     _print_summary(_results_of(cells, file))
@@ -63,12 +66,13 @@ def ablate(
     page: Annotated[Path | None, typer.Option(help="Write what came out as Markdown, too.")] = None,
 ) -> None:
     """Test each claim about the agent at equal environment steps: run the sweep 'ablate', and say what came out."""
+    from agents.application.report.effects import effects
+    from agents.application.report.tables import ablation_rows
     from benchmarks.attention import print_table
-    from benchmarks.report.tables import ablation_rows
-    from benchmarks.sensitivity import ablation_markdown, effects
+    from benchmarks.sensitivity import ablation_markdown
 
     failed = _run("ablate", SWEEPS["ablate"], out, jobs, engine, address)
-    found = effects(load_results(out / "ablate.jsonl"), "ablate")
+    found = effects(load_results(out / "ablate.jsonl"), described("ablate"))
     print_table("ablate: normalised area under the curve", ablation_rows(found))
     if page is not None:
         write_text(page, ablation_markdown(found))
@@ -144,9 +148,10 @@ def sensitivity(
     out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/defaults.md"),
 ) -> None:
     """Say what each default is worth, from the sweep that changes one at a time."""
-    from benchmarks.sensitivity import effects, markdown
+    from agents.application.report.effects import effects
+    from benchmarks.sensitivity import markdown
 
-    write_text(out, markdown(effects(load_results(results))))
+    write_text(out, markdown(effects(load_results(results), described("defaults"))))
     Console().print(f"wrote {out}", soft_wrap=True)
 
 
@@ -207,7 +212,7 @@ def report(
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to look into, for each run.")] = 36,
 ) -> None:
     """Write a page about results: curves, statistics, timings; the same as 'textgym report'."""
-    from benchmarks.report import report as write
+    from agents.application.report import report as write
 
     path = write(paths, out, figures, episodes)
     Console().print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from agents.application.report.charts import OURS
+from agents.application.report.data import SHARE_OF_BEST, Comparison, TaskResults
+from agents.application.report.statistics import Estimate, iqm
 from agents.saving.results import Result
-from benchmarks.report.charts import OURS
-from benchmarks.report.data import SHARE_OF_BEST, Comparison, TaskResults
-from benchmarks.report.statistics import Estimate, iqm
 from benchmarks.sweep import HYPERPARAMETERS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS
 
 READINGS: dict[int, str] = {1: "equal time", 0: "equal steps"}

@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
-from agents.saving.results import Result
+from agents.application.report.effects import Effect
+from agents.saving.results import Ablation
 from benchmarks.sweep import ABLATION_BASE, ABLATION_TASKS, FACTORS, SWEEPS, Cell, ablation
-from textgym import references
 
 BASE_NAME = "base"
+ABLATIONS = {
+    "ablate": (
+        "What each part is worth",
+        "One part of the agent is taken away, exchanged or added at a time, at equal environment steps. The difference "
+        "is in the mean normalised score over a run's evaluations, over pairs of runs with the same task and seed; to "
+        "the right, the change is better than the agent as it is. Grey intervals hold 0.",
+        True,
+    ),
+    "defaults": (
+        "What each default is worth",
+        "One argument is changed at a time. The difference is in the mean return over a run's evaluations, over pairs "
+        "of runs with the same task and seed; to the right, the change is better than the base. Grey intervals hold 0.",
+        False,
+    ),
+}
+"""Sweep that changes one thing at a time → its title, how to read it, and whether scores are normalised."""
 _ARROWS = {1: " ↑", 0: "", -1: " ↓"}
 REASONS: tuple[tuple[str, str], ...] = (
     ("`learning_rate=1e-3`", "as good as 2e-3 ({learning rate 1e-3}); 4e-3 is worse ({learning rate 4e-3})"),
@@ -50,56 +64,6 @@ REASONS: tuple[tuple[str, str], ...] = (
 """Default → why it is what it is; names of changes in braces stand for their differences."""
 
 
-@dataclass(frozen=True)
-class Effect:
-    """What one change does, over the pairs of runs with the same task and seed.
-
-    Attributes:
-        name: The change; ``"base"`` for none.
-        by_task: Task → mean area under the learning curve (the mean return of its evaluations) over the seeds.
-        difference: Mean over all pairs of the area with the change minus that of the base.
-        error: Standard error of ``difference``; 0 for the base.
-        pairs: Number of pairs.
-        agreed: Task → 1 or −1 where the change is above, or below, the base in every seed; 0 elsewhere.
-    """
-
-    name: str
-    by_task: dict[str, float]
-    difference: float
-    error: float
-    pairs: int
-    agreed: dict[str, int]
-
-    @property
-    def clear(self) -> bool:
-        """Whether the difference is beyond two standard errors."""
-        return abs(self.difference) > 2 * self.error > 0
-
-    def __str__(self) -> str:
-        """The difference and its standard error, if there is one; nothing for the base."""
-        if self.name == BASE_NAME:
-            return ""
-        return f"{self.difference:+.3f}" + (f" ± {self.error:.3f}" if self.pairs > 1 else "")
-
-
-def area(result: Result) -> float:
-    """Mean return of a run's evaluations after the first, which precedes all learning."""
-    return fmean(score for _, _, score in result["curve"][1:])
-
-
-def normalised_area(result: Result) -> float:
-    """The same between the random policy, 0, and the best, 1, so that tasks can be averaged over.
-
-    Raises:
-        ValueError: If the task has no references, or is not played with its default arguments.
-    """
-    cell = result["cell"]
-    known = None if cell["env_kwargs"] else references(cell["task"])
-    if known is None:
-        raise ValueError(f"task must be an id with references and without arguments, got {cell['task']!r}")
-    return known.normalise(area(result))
-
-
 def variants(sweep: str) -> dict[str, tuple[Cell, ...]]:
     """Name → cells of the base, first, and of every change to it; the cells of all are in the same order.
 
@@ -114,45 +78,20 @@ def variants(sweep: str) -> dict[str, tuple[Cell, ...]]:
     return {name: cells[number * size : (number + 1) * size] for number, name in enumerate(names)}
 
 
-def effects(results: Sequence[Result], sweep: str = "defaults") -> list[Effect]:
-    """The effect of every change, the base first.
+def described(sweep: str) -> Ablation:
+    """What a sweep compares, as its file says it.
 
     Args:
-        results: Results of the sweep; changes whose cells are missing are left out.
-        sweep: ``"defaults"``, in mean returns, or ``"ablate"``, in normalised scores, over whatever cells of the base
-            have been run.
-
-    Raises:
-        ValueError: If the base is not among them.
+        sweep: One of :data:`ABLATIONS`.
     """
-    score = normalised_area if sweep == "ablate" else area
-    areas = {result["name"]: score(result) for result in results}
-    (_, base), *_ = cells_of = list(variants(sweep).items())
-    there = [cell.name in areas for cell in base]
-    if not any(there) or (sweep == "defaults" and not all(there)):
-        raise ValueError(f"results must hold the base of the sweep {sweep!r}, such as {base[0].name}")
-    found = []
-    for name, cells in cells_of:
-        pairs = [(one, two) for one, two in zip(cells, base, strict=True) if one.name in areas and two.name in areas]
-        if not pairs:
-            continue
-        differences = [areas[one.name] - areas[two.name] for one, two in pairs]
-        error = stdev(differences) / len(pairs) ** 0.5 if len(pairs) > 1 else 0.0
-        by_task = {
-            task: fmean(areas[one.name] for one, _ in pairs if one.task == task)
-            for task in dict.fromkeys(one.task for one, _ in pairs)
-        }
-        agreed = {}
-        for task in by_task:
-            of = [difference for (one, _), difference in zip(pairs, differences, strict=True) if one.task == task]
-            agreed[task] = int(min(of) > 0) - int(max(of) < 0)
-        found.append(Effect(name, by_task, fmean(differences), error, len(pairs), agreed))
-    return found
+    title, about, normalised = ABLATIONS[sweep]
+    cells = {change: [cell.name for cell in cells] for change, cells in variants(sweep).items()}
+    return Ablation(sweep, title, about, normalised, cells)
 
 
 def markdown(found: Sequence[Effect]) -> str:
     """A page with the table, for ``docs/defaults.md``."""
-    base = next(effect for effect in found if effect.name == BASE_NAME)
+    base = next(effect for effect in found if effect.is_base)
     lines = [
         "# What each default is worth",
         "",

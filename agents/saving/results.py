@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.saving.json_lines import by_name
+from agents.saving.json_lines import append, by_name
 
 Result = dict[str, Any]
 """What :func:`benchmarks.learning.run_cell` returns, and a line of a sweep's file holds: the cell's ``name``, the
 ``cell`` itself, its ``curve`` and ``score``, and what it took."""
 SUFFIX = ".jsonl"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a sweep that changes one thing at a time compares: a line of its file, so that the file explains itself.
+
+    Attributes:
+        name: The sweep's name.
+        title: What it is about.
+        about: How to read its differences.
+        normalised: Whether scores are normalised by the task's references; they are returns otherwise.
+        cells: Change → names of its cells, the base first. The cells of all changes are in the same order.
+    """
+
+    name: str
+    title: str
+    about: str
+    normalised: bool
+    cells: dict[str, list[str]]
+
+    @property
+    def base(self) -> str:
+        """Name of what the changes are compared with."""
+        return next(iter(self.cells))
+
+
+def describe(path: Path, ablation: Ablation) -> None:
+    """Add a sweep's description to its file, unless it is there already."""
+    if ablation not in ablations_in(by_name(path).values()):
+        append(path, asdict(ablation))
+
+
+def ablations_in(records: Iterable[Any]) -> list[Ablation]:
+    """The descriptions among the records of a file."""
+    fields = {field.name for field in dataclasses.fields(Ablation)}
+    return [Ablation(**record) for record in records if isinstance(record, dict) and record.keys() == fields]
 
 
 def files_of(path: Path) -> list[Path]:

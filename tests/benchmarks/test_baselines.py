@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from agents import make_vec_env
+from agents.application.report.data import GROUPS, group_of
 from benchmarks.baselines import (
     AGENTS,
     UNLIMITED_STEPS,
@@ -15,7 +16,6 @@ from benchmarks.baselines import (
 )
 from benchmarks.baselines import n_updates as count_updates
 from benchmarks.learning import run_cell
-from benchmarks.report.data import GROUPS, group_of
 from benchmarks.spaces import TABLE_SPACES
 from benchmarks.sweep import SEEDS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TABLE_TASKS, TUNING_TASKS, Cell
 from textgym import TokenSequence, env_ids

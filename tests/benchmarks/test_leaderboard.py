@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from agents.application.report.data import Comparison
 from agents.saving.results import load_results
 from benchmarks.leaderboard import duel_table, markdown, score_table, speed_table
-from benchmarks.report.data import Comparison
-from tests.benchmarks.test_report import result
+from tests.agents.test_report import result
 from textgym import references
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.saving.results import load_results
-from benchmarks.sensitivity import ablation_markdown, effects, markdown, normalised_area, variants
+from agents.application.report.effects import effects, normalised_area
+from agents.saving.json_lines import read
+from agents.saving.results import ablations_in, load_results
+from benchmarks.sensitivity import ablation_markdown, described, markdown, variants
 from benchmarks.sweep import ABLATION_TASKS, FACTORS, SEEDS, SMALL_TASKS, SWEEPS
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +30,7 @@ def test_effects_are_paired_by_task_and_seed():
     first = [
         result(cell, number + (0.5 if cell.seed == 10 else 0.1)) for number, cell in enumerate(cells[size : 2 * size])
     ]
-    of_base, of_first = effects([*base, *first])
+    of_base, of_first = effects([*base, *first], described("defaults"))
     assert (of_base.difference, of_base.error) == (0, 0)
     assert list(of_base.by_task) == [task for task, _, _ in SMALL_TASKS]
     assert of_base.by_task[SMALL_TASKS[0][0]] == pytest.approx(0.6)  # seeds score 0 and 1, and 0.1 more at the end
@@ -36,7 +38,7 @@ def test_effects_are_paired_by_task_and_seed():
     assert of_first.difference == pytest.approx(0.3)
     assert of_first.error == pytest.approx(0.2 * (size / (size - 1)) ** 0.5 / size**0.5)
     with pytest.raises(ValueError, match="results must hold the base of the sweep 'defaults'"):
-        effects(first)
+        effects(first, described("defaults"))
 
 
 def test_every_claim_is_tested_on_the_same_tasks_seeds_and_steps():
@@ -54,10 +56,15 @@ def test_every_claim_is_tested_on_the_same_tasks_seeds_and_steps():
 def test_the_page_is_what_the_results_say():
     """Made by ``python -m benchmarks sensitivity``, never by hand."""
     written = (ROOT / "docs" / "defaults.md").read_text("utf-8")
-    assert markdown(effects(load_results(ROOT / "results" / "defaults.jsonl"))) == written
+    assert markdown(effects(load_results(ROOT / "results" / "defaults.jsonl"), described("defaults"))) == written
 
 
 def test_the_page_about_the_parts_is_what_the_results_say():
-    found = effects(load_results(ROOT / "results" / "ablate.jsonl"), "ablate")
+    found = effects(load_results(ROOT / "results" / "ablate.jsonl"), described("ablate"))
     assert [effect.pairs for effect in found] == [len(ABLATION_TASKS) * len(SEEDS)] * len(variants("ablate"))
     assert ablation_markdown(found) == (ROOT / "docs" / "ablation.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("sweep", ["ablate", "defaults"])
+def test_a_file_says_what_its_sweep_compares(sweep):
+    assert ablations_in(read(ROOT / "results" / f"{sweep}.jsonl")) == [described(sweep)]

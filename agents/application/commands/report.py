@@ -19,6 +19,6 @@ def report(
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to look into, for each run.")] = 36,
 ) -> None:
     """Write a page about training runs and benchmark results: curves, statistics, every token's values."""
-    from benchmarks.report import report as write  # the one import that points the other way
+    from agents.application.report import report as write
 
     print(f"wrote {write(paths, out, figures, episodes)}")

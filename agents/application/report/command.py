@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import textgym
+from agents.application.report import html, sections
+from agents.application.report.charts import Chart
+from agents.application.report.data import Comparison, split_ablations
+from agents.application.report.run_data import Run, is_run, load_run
 from agents.saving.files import CommandError, write_text, writing
 from agents.saving.json_lines import by_name
-from agents.saving.results import Result, files_of, is_result
-from benchmarks.report import html, sections
-from benchmarks.report.charts import Chart
-from benchmarks.report.data import Comparison, split_ablation
-from benchmarks.report.run_data import Run, is_run, load_run
+from agents.saving.results import Ablation, Result, ablations_in, files_of, is_result
 
 N_EPISODES = 36
 
@@ -25,11 +25,13 @@ class Sources:
 
     Attributes:
         results: Results of ``python -m benchmarks run``.
+        ablations: What sweeps that change one thing at a time compare.
         throughput: What ``python -m benchmarks throughput --json`` last wrote; None where it is not among them.
         runs: Run folders of ``textgym train``.
     """
 
     results: list[Result] = field(default_factory=list)
+    ablations: list[Ablation] = field(default_factory=list)
     throughput: dict[str, Any] | None = None
     runs: list[Path] = field(default_factory=list)
 
@@ -63,7 +65,7 @@ def report(
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_text(out, content)
     if figures_dir is not None:
-        from benchmarks.report.paper import save
+        from agents.application.report.paper import save
 
         with writing("--figures", figures_dir, "folder"):
             save(charts, Path(figures_dir))
@@ -87,7 +89,9 @@ def find_sources(paths: Sequence[Path]) -> Sources:
         inside = sorted(folder for folder in path.rglob("*") if is_run(folder)) if path.is_dir() else []
         found = len(inside)
         sources.runs += inside
-        for record in _records(files):
+        records = _records(files)
+        sources.ablations += ablations_in(records)
+        for record in records:
             if is_result(record):
                 sources.results.append(record)
             elif _is_timings(record):
@@ -105,7 +109,7 @@ def find_sources(paths: Sequence[Path]) -> Sources:
 
 def build(sources: Sources, runs: Sequence[Run] = ()) -> tuple[str, list[Chart]]:
     """The page, and the charts in it."""
-    comparison_results, ablation_results = split_ablation(sources.results)
+    comparison_results, ablations = split_ablations(sources.results, sources.ablations)
     charts: list[Chart] = []
     parts: list[tuple[str, str, str]] = []
     tiles: list[tuple[str, str, str]] = []
@@ -118,7 +122,7 @@ def build(sources: Sources, runs: Sequence[Run] = ()) -> tuple[str, list[Chart]]
                 parts.append(section.html)
                 charts += section.charts
     optional = [
-        *(sections.ablation(results, sweep) for sweep, results in ablation_results.items()),
+        *(sections.ablation(ablation, results) for ablation, results in ablations),
         sections.throughput(sources.throughput) if sources.throughput else None,
         *(sections.run(run, number) for number, run in enumerate(runs, 1)),
     ]
@@ -128,7 +132,7 @@ def build(sources: Sources, runs: Sequence[Run] = ()) -> tuple[str, list[Chart]]
             charts += section.charts
     if not sources.results and len(runs) == 1:
         tiles += sections.run_tiles(runs[0])
-    if comparison_results or ablation_results:
+    if sources.results:
         parts.append(sections.methods(sources.results))
     title = f"{runs[0].title}: a training run" if runs and not sources.results else "TextGym: benchmark report"
     lede = (

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from agents.saving.results import Result
-from benchmarks.report.charts import Table, number
-from benchmarks.report.data import SHARE_OF_BEST, Comparison
-from benchmarks.report.figures import in_words, named_figures
-from benchmarks.report.statistics import median_time
-from benchmarks.sensitivity import Effect, effects
+from agents.application.report.charts import Table, number
+from agents.application.report.data import SHARE_OF_BEST, Comparison
+from agents.application.report.effects import Effect, effects
+from agents.application.report.figures import in_words, named_figures
+from agents.application.report.statistics import median_time
+from agents.saving.results import Ablation, Result
 
 
 def score_table(comparison: Comparison) -> Table:
@@ -76,9 +76,9 @@ def ablation_rows(found: Sequence[Effect]) -> list[dict[str, str]]:
     ]
 
 
-def ablation_table(results: Sequence[Result], sweep: str) -> Table:
-    """:func:`ablation_rows` of a sweep's results; see :func:`benchmarks.sensitivity.effects`."""
-    rows = ablation_rows(effects(results, sweep))
+def ablation_table(results: Sequence[Result], ablation: Ablation) -> Table:
+    """:func:`ablation_rows` of a sweep's results; see :func:`agents.application.report.effects.effects`."""
+    rows = ablation_rows(effects(results, ablation))
     return Table(tuple(rows[0]), tuple(tuple(row.values()) for row in rows), frozenset(range(1, len(rows[0]))))
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.saving.results import Result
-from benchmarks.report.charts import OURS, Style, styles
-from benchmarks.report.statistics import (
+from agents.application.report.charts import OURS, Style, styles
+from agents.application.report.statistics import (
     Estimate,
     Reached,
     Sooner,
@@ -23,7 +22,7 @@ from benchmarks.report.statistics import (
     probability_of_improvement,
     sooner,
 )
-from benchmarks.sweep import SWEEPS
+from agents.saving.results import Ablation, Result
 from textgym import References, references
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -48,19 +47,17 @@ def group_of(env_id: str) -> str:
     return next((group for group, names in GROUPS.items() if name in names), "other")
 
 
-ABLATIONS = ("ablate", "defaults")
-"""Sweeps that compare arguments, not agents."""
-
-
-def split_ablation(results: Iterable[Result]) -> tuple[list[Result], dict[str, list[Result]]]:
-    """Results of comparisons, and those of each of :data:`ABLATIONS` that are there."""
+def split_ablations(
+    results: Iterable[Result], ablations: Sequence[Ablation]
+) -> tuple[list[Result], list[tuple[Ablation, list[Result]]]]:
+    """Results of comparisons, and those of each ablation that has any."""
     comparison: list[Result] = []
-    ablation: dict[str, list[Result]] = {}
-    sweep_of = {cell.name: sweep for sweep in ABLATIONS for cell in SWEEPS[sweep]}
+    found: dict[str, list[Result]] = {ablation.name: [] for ablation in ablations}
+    sweep_of = {cell: ablation.name for ablation in ablations for cells in ablation.cells.values() for cell in cells}
     for result in results:
         sweep = sweep_of.get(result["name"])
-        (comparison if sweep is None else ablation.setdefault(sweep, [])).append(result)
-    return comparison, {sweep: ablation[sweep] for sweep in ABLATIONS if sweep in ablation}
+        (comparison if sweep is None else found[sweep]).append(result)
+    return comparison, [(ablation, found[ablation.name]) for ablation in ablations if found[ablation.name]]
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class TaskResults:
         return axis, self.normalise(scores)
 
     def reached(self, agent: str, threshold: float, column: int) -> list[Reached]:
-        """When each run first reached a normalised score; see :func:`benchmarks.report.statistics.first_reached`."""
+        """When each run first reached a normalised score; see ``statistics.first_reached``."""
         known = self.references
         raw = threshold if known is None else known.random + threshold * (known.best - known.random)
         return [first_reached(run["curve"], raw, column) for run in self.runs[agent]]

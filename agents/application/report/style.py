@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.report.charts import COLOURS
+from agents.application.report.charts import COLOURS
 
 _BASE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --card: #ffffff; --ink: #1c2127; --soft: #59636e; --rule: #dfe2e6;
@@ -142,7 +142,7 @@ _SMALL = """
 
 
 def style_sheet() -> str:
-    """The whole style sheet, with the colours of :data:`benchmarks.report.charts.COLOURS`."""
+    """The whole style sheet, with the colours of :data:`agents.application.report.charts.COLOURS`."""
     light, dark = (" ".join(f"--c{slot}: {pair[mode]};" for slot, pair in enumerate(COLOURS)) for mode in (0, 1))
     slots = "\n".join(
         f".c{slot} {{ stroke: var(--c{slot}); fill: var(--c{slot}); }} .hide-{slot} .s{slot} {{ display: none; }}"

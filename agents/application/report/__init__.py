@@ -1,5 +1,5 @@
 """``textgym report``: one HTML file about benchmark results and training runs, which opens without a network."""
 
-from benchmarks.report.command import report
+from agents.application.report.command import report
 
 __all__ = ["report"]

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.application.loading import load_model
+from agents.application.report.charts import Line, LineChart, Style
+from agents.application.report.figures import AXES, file_key
+from agents.application.report.tokens import Episode, play
 from agents.application.run_folder import CONFIG, find_model, read_result
 from agents.double_dqn.evaluation import FRESH_SEED
 from agents.saving.arguments import checked_env_id, make_env
 from agents.saving.files import CommandError
-from benchmarks.report.charts import Line, LineChart, Style
-from benchmarks.report.figures import AXES, file_key
-from benchmarks.report.tokens import Episode, play
 from textgym import References, references
 
 _PROGRESS = "progress.csv"
@@ -37,7 +37,7 @@ class Run:
         config: Content of ``config.yaml``.
         result: Content of ``result.json``; empty for a run that has not ended.
         progress: Column of ``progress.csv`` → its values, NaN where there is none.
-        episodes: Fresh episodes; see :func:`benchmarks.report.tokens.play`.
+        episodes: Fresh episodes; see :func:`agents.application.report.tokens.play`.
         known: References of the id with its default arguments; None where there are none.
     """
 
@@ -55,7 +55,7 @@ class Run:
         return self.config["env"] + (f" ({arguments})" if arguments else "")
 
     def charts(self) -> dict[int, list[LineChart]]:
-        """Column as in :data:`benchmarks.report.figures.AXES` → charts of the training."""
+        """Column as in :data:`agents.application.report.figures.AXES` → charts of the training."""
         charts: dict[int, list[LineChart]] = {}
         for column, short, label in AXES:
             x = self.progress.get(_COLUMNS[short])

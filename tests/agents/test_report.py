@@ -13,22 +13,38 @@ from typer.testing import CliRunner
 
 from agents import DoubleDQN, make_vec_env
 from agents.application.cli import app as textgym_app
+from agents.application.report import report
+from agents.application.report import statistics as st
+from agents.application.report.charts import (
+    COLOURS,
+    DotChart,
+    Line,
+    LineChart,
+    Row,
+    Style,
+    linear_ticks,
+    log_ticks,
+    styles,
+)
+from agents.application.report.command import Sources, build, find_sources
+from agents.application.report.data import GROUPS, Comparison, agent_names, group_of, split_ablations
+from agents.application.report.figures import (
+    ablation_chart,
+    aggregate_chart,
+    learning_curve,
+    sooner_chart,
+    threshold_chart,
+)
+from agents.application.report.html import json_for_script, table, token_view
+from agents.application.report.paper import save
+from agents.application.report.svg import draw
+from agents.application.report.tables import ablation_table, score_table, sooner_table
+from agents.application.report.tokens import as_plain, play, token_values
 from agents.application.train import train
 from agents.saving.files import CommandError
 from agents.saving.json_lines import append
 from agents.saving.settings import resolve_settings
-from benchmarks.report import report
-from benchmarks.report import statistics as st
-from benchmarks.report.charts import COLOURS, DotChart, Line, LineChart, Row, Style, linear_ticks, log_ticks, styles
-from benchmarks.report.command import Sources, build, find_sources
-from benchmarks.report.data import GROUPS, Comparison, agent_names, group_of, split_ablation
-from benchmarks.report.figures import ablation_chart, aggregate_chart, learning_curve, sooner_chart, threshold_chart
-from benchmarks.report.html import json_for_script, table, token_view
-from benchmarks.report.paper import save
-from benchmarks.report.svg import draw
-from benchmarks.report.tables import ablation_table, score_table, sooner_table
-from benchmarks.report.tokens import as_plain, play, token_values
-from benchmarks.sensitivity import variants
+from benchmarks.sensitivity import described, variants
 from benchmarks.sweep import SWEEPS, Cell
 from textgym import env_ids, references
 
@@ -281,9 +297,11 @@ def test_ablation_is_kept_apart_and_drawn():
     size = len(variants("defaults")["base"])
     ablation = [result(**vars(cell), scores=(0.0, 0.5)) for cell in cells[:size]]
     ablation += [result(**vars(cell), scores=(0.0, 0.7)) for cell in cells[size : 2 * size]]
-    comparison, apart = split_ablation([*ablation, result()])
-    assert len(comparison) == 1 and {sweep: len(found) for sweep, found in apart.items()} == {"defaults": 2 * size}
-    (row,) = ablation_chart(apart["defaults"], "defaults").rows
+    comparison, apart = split_ablations([*ablation, result()], [described("ablate"), described("defaults")])
+    assert len(comparison) == 1
+    ((of, found),) = apart
+    assert of.name == "defaults" and len(found) == 2 * size
+    (row,) = ablation_chart(found, of).rows
     assert row.value == pytest.approx(0.2) and row.label == "learning rate 1e-3"
 
 
@@ -294,17 +312,18 @@ def test_claims_are_a_forest_of_normalised_differences():
 
     base, single = variants("ablate")["base"], variants("ablate")["single in place of Double Q"]
     ran = [scored(cell, 0.8) for cell in base] + [scored(cell, 0.6 - 0.1 * cell.seed) for cell in single[:-1]]
-    comparison, apart = split_ablation(ran)
-    assert comparison == [] and list(apart) == ["ablate"]
-    (row,) = ablation_chart(apart["ablate"], "ablate").rows
+    comparison, apart = split_ablations(ran, [described("ablate")])
+    ((of, apart_results),) = apart
+    assert comparison == [] and of.name == "ablate"
+    (row,) = ablation_chart(apart_results, of).rows
     assert row.label == "single in place of Double Q"
     expected = [-0.2 - 0.1 * cell.seed for cell in single[:-1]]
     assert row.value == pytest.approx(np.mean(expected))
     assert row.value - row.low == pytest.approx(2 * np.std(expected, ddof=1) / len(expected) ** 0.5)
-    found = ablation_table(apart["ablate"], "ablate")
+    found = ablation_table(apart_results, of)
     assert found.rows[0][:4] == ("base", "", "12", "0.800")
     assert found.rows[1][1].startswith("-0.291 ± 0.0") and found.rows[1][3] == "0.500"
-    page, charts = build(Sources(results=ran))
+    page, charts = build(Sources(ran, [of]))
     assert "What each part is worth" in page and [chart.key for chart in charts] == ["ablation-ablate"]
 
 
@@ -449,7 +468,7 @@ def test_command(tmp_path, run_folder):
 
 
 def test_table_aligns_numbers_only():
-    from benchmarks.report.charts import Table
+    from agents.application.report.charts import Table
 
     text = table(Table(("name", "value"), (("<b>", "1"),), frozenset({1})))
     assert "<td>&lt;b&gt;</td><td class=n>1</td>" in text

@@ -10,9 +10,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from agents.application.report.charts import COLOURS, Chart, DotChart, LineChart, short
 from agents.saving.files import atomic_write
 from agents.tuning.plot_style import PLOT_STYLE
-from benchmarks.report.charts import COLOURS, Chart, DotChart, LineChart, short
 
 FORMATS = ("png", "svg")
 _STYLE: Any = PLOT_STYLE | {

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from agents.application.report import figures, html, tables
+from agents.application.report.charts import OURS, Chart, Table, counted, number
+from agents.application.report.data import THRESHOLDS, Comparison, machine_lines
+from agents.application.report.run_data import Run
+from agents.application.report.statistics import RESAMPLES
+from agents.application.report.tokens import SLIP_PROBABILITY, as_plain
 from agents.application.run_folder import SAMPLES
-from agents.saving.results import Result
-from benchmarks.report import figures, html, tables
-from benchmarks.report.charts import OURS, Chart, Table, counted, number
-from benchmarks.report.data import THRESHOLDS, Comparison, machine_lines
-from benchmarks.report.run_data import Run
-from benchmarks.report.statistics import RESAMPLES
-from benchmarks.report.tokens import SLIP_PROBABILITY, as_plain
+from agents.saving.results import Ablation, Result
 
 _AXIS_CHOICES = {"seconds": "seconds", "steps": "environment steps"}
 _FIRST = next(iter(_AXIS_CHOICES))
@@ -152,34 +152,16 @@ def reaching(comparison: Comparison) -> Section | None:
     return Section(("reaching", "Time to a score", content), every)
 
 
-_ABLATIONS = {
-    "ablate": (
-        "ablation",
-        "What each part is worth",
-        "One part of the agent is taken away, exchanged or added at a time, at equal environment steps. The difference "
-        "is in the mean normalised score over a run's evaluations, over pairs of runs with the same task and seed; to "
-        "the right, the change is better than the agent as it is. Grey intervals hold 0.",
-    ),
-    "defaults": (
-        "defaults",
-        "What each default is worth",
-        "One argument is changed at a time. The difference is in the mean return over a run's evaluations, over pairs "
-        "of runs with the same task and seed; to the right, the change is better than the base. Grey intervals hold 0.",
-    ),
-}
-"""Sweep → id and title of its section, and how to read it."""
-
-
-def ablation(results: Sequence[Result], sweep: str) -> Section:
+def ablation(found: Ablation, results: Sequence[Result]) -> Section:
     """The forest plot of a sweep that changes one thing at a time."""
-    key, title, words = _ABLATIONS[sweep]
+    key = f"ablation-{found.name}"
     try:
-        chart = figures.ablation_chart(results, sweep)
+        chart = figures.ablation_chart(results, found)
     except ValueError as error:
-        return Section((key, title, html.paragraph(f"Not yet: {error}.", "note")), [])
-    content = html.paragraph(words, "note") + str(html.figure(chart, css="wide"))
-    content += html.details("By task", html.table(tables.ablation_table(results, sweep), "Mean score over a run"))
-    return Section((key, title, content), [chart])
+        return Section((key, found.title, html.paragraph(f"Not yet: {error}.", "note")), [])
+    content = html.paragraph(found.about, "note") + str(html.figure(chart, css="wide"))
+    content += html.details("By task", html.table(tables.ablation_table(results, found), "Mean score over a run"))
+    return Section((key, found.title, content), [chart])
 
 
 def throughput(measured: dict[str, Any]) -> Section:

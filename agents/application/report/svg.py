@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report.charts import (
+from agents.application.report.charts import (
     Chart,
     DotChart,
     Line,

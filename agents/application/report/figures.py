@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from agents.saving.results import Result
-from benchmarks.report.charts import GREY, OURS, DotChart, Line, LineChart, Row, Style, counted, number, short
-from benchmarks.report.data import GROUPS, SHARE_OF_BEST, THRESHOLDS, Comparison, TaskResults
-from benchmarks.report.statistics import Estimate, curve_iqm, median_time, performance_profile
-from benchmarks.sensitivity import BASE_NAME, effects
+from agents.application.report.charts import GREY, OURS, DotChart, Line, LineChart, Row, Style, counted, number, short
+from agents.application.report.data import GROUPS, SHARE_OF_BEST, THRESHOLDS, Comparison, TaskResults
+from agents.application.report.effects import effects
+from agents.application.report.statistics import Estimate, curve_iqm, median_time, performance_profile
+from agents.saving.results import Ablation, Result
 
 AXES = ((1, "seconds", "seconds of training, one thread"), (0, "steps", "environment steps"))
 """Column of a learning curve, its short name, and the axis's title."""
@@ -58,7 +58,7 @@ def aggregate_chart(
 ) -> DotChart | None:
     """IQM of the normalised scores over ``tasks``, one row an agent; None where there is nothing to show.
 
-    ``column`` as in :meth:`benchmarks.report.data.TaskResults.scores`.
+    ``column`` as in :meth:`agents.application.report.data.TaskResults.scores`.
     """
     rows = []
     for agent, style in comparison.styles.items():
@@ -183,17 +183,17 @@ def threshold_charts(comparison: Comparison) -> dict[tuple[float, int], list[Dot
     }
 
 
-def ablation_chart(results: Sequence[Result], sweep: str) -> DotChart:
+def ablation_chart(results: Sequence[Result], ablation: Ablation) -> DotChart:
     """What one change does to the area under the learning curve, the best change first.
 
     Args:
         results: Results of the sweep.
-        sweep: Its name; see :func:`benchmarks.sensitivity.effects`.
+        ablation: What it compares.
 
     Raises:
         ValueError: If its base is not among them.
     """
-    found = [effect for effect in effects(results, sweep) if effect.name != BASE_NAME]
+    found = [effect for effect in effects(results, ablation) if not effect.is_base]
     rows = []
     for effect in sorted(found, key=lambda effect: -effect.difference):
         error = 2 * effect.error
@@ -202,9 +202,9 @@ def ablation_chart(results: Sequence[Result], sweep: str) -> DotChart:
         style = Style("", (2 if effect.difference > 0 else 0) if effect.clear else GREY)
         rows.append(Row(effect.name, text, style, effect.difference, low, high))
     title = "What one change to the base does"
-    what = "normalised score" if sweep == "ablate" else "return"
+    what = "normalised score" if ablation.normalised else "return"
     label = f"difference in mean {what} over the run, with two standard errors"
-    return DotChart(f"ablation-{sweep}", title, label, tuple(rows), guide=(0.0, "base"))
+    return DotChart(f"ablation-{ablation.name}", title, label, tuple(rows), guide=(0.0, "base"))
 
 
 def throughput_chart(measured: dict[str, Any]) -> DotChart | None:

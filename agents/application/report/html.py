@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from benchmarks.report import svg
-from benchmarks.report.charts import Chart, Style, Table
-from benchmarks.report.script import SCRIPT
-from benchmarks.report.style import style_sheet
+from agents.application.report import svg
+from agents.application.report.charts import Chart, Style, Table
+from agents.application.report.script import SCRIPT
+from agents.application.report.style import style_sheet
 
 MOST_SHOWN = 6
 """Figures of a grid that are there from the start."""
@@ -176,7 +176,7 @@ def preformatted(text: str) -> str:
 
 
 def token_view(key: str, episodes: Sequence[Mapping[str, Any]]) -> str:
-    """The interactive view of :func:`benchmarks.report.tokens.as_plain`'s episodes."""
+    """The interactive view of :func:`agents.application.report.tokens.as_plain`'s episodes."""
     metrics = {
         "q": "Q",
         "advantage": "advantage",

@@ -1,4 +1,4 @@
-"""What a figure shows, apart from how it is drawn: :mod:`benchmarks.report.svg` and ``paper`` draw the same objects."""
+"""What a figure shows, apart from how it is drawn: ``svg`` and ``paper`` draw the same objects."""
 
 from __future__ import annotations
 
