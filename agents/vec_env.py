@@ -39,8 +39,6 @@ class TextGenVecEnv(VecEnv):
     def __init__(self, envs: TextGenVectorEnv | VectorTopKActions) -> None:
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
-        self._lengths = np.zeros(envs.num_envs, np.int64)
-        self._returns = np.zeros(envs.num_envs)
         self._started = time.perf_counter()
         self._shown: NDArray[np.int32] | None = None  # the last observations
         _ENVIRONMENTS.add(self)
@@ -56,8 +54,6 @@ class TextGenVecEnv(VecEnv):
         observations, infos = self.envs.reset(seed=seeds)
         self._reset_seeds()
         self._reset_options()
-        self._lengths[:] = 0
-        self._returns[:] = 0.0
         self.reset_infos = [{"action_mask": mask} for mask in infos["action_mask"]]
         self._shown = observations
         return observations
@@ -71,31 +67,27 @@ class TextGenVecEnv(VecEnv):
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Take the step; ``infos[i]`` has the mask of s′ and, at an end, what SB3's algorithms look for."""
         observations, rewards, terminated, truncated, batch_infos = self.envs.step(self.actions)
-        self._lengths += 1
-        self._returns += rewards
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if not self.all_legal:
             for info, mask in zip(infos, batch_infos["action_mask"], strict=True):
                 info["action_mask"] = mask
         for row in dones.nonzero()[0].tolist():
+            final_info = batch_infos["final_info"]
             infos[row] |= {
                 "TimeLimit.truncated": bool(truncated[row]),
                 "terminal_observation": batch_infos["final_obs"][row],
                 "episode": {
-                    "r": round(float(self._returns[row]), 6),
-                    "l": int(self._lengths[row]),
+                    "r": round(float(final_info["episode_return"][row]), 6),
+                    "l": int(final_info["episode_length"][row]),
                     "t": round(time.perf_counter() - self._started, 6),
                 },
             }
-            final_info = batch_infos["final_info"]
             if not self.all_legal:
                 infos[row]["action_mask"] = final_info["action_mask"][row]
                 self.reset_infos[row] = {"action_mask": batch_infos["action_mask"][row]}
             if "illegal_action" in final_info and final_info["illegal_action"][row]:
                 infos[row]["illegal_action"] = True
-        self._lengths[dones] = 0
-        self._returns[dones] = 0.0
         self._shown = observations
         return observations, rewards.astype(np.float32), dones, infos
 
@@ -109,7 +101,7 @@ class TextGenVecEnv(VecEnv):
         Raises:
             ValueError: If a wrapper is around the batched environment: a wrapper's state is not kept.
         """
-        return {"envs": self._batched().get_state(), "lengths": self._lengths.copy(), "returns": self._returns.copy()}
+        return {"envs": self._batched().get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a state that :meth:`get_state` gave.
@@ -118,7 +110,6 @@ class TextGenVecEnv(VecEnv):
             ValueError: As :meth:`get_state`.
         """
         self._batched().set_state(state["envs"])
-        self._lengths, self._returns = state["lengths"].copy(), state["returns"].copy()
 
     def _batched(self) -> TextGenVectorEnv:
         if not isinstance(self.envs, TextGenVectorEnv):

@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agents.application.learn_texts import CORPUS_KWARGS
+from agents.application.learn_corpus import CORPUS_KWARGS
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.evaluation import evaluate
 from agents.offline import OBJECTIVES, OfflineProgress, TextEpisodes, learn_from_text, text_to_episodes
@@ -261,16 +261,7 @@ def foretell(level: str, method: str, minutes: float, characters: int | None, se
         callback=enough,
     )
     scores = score_texts(agent, test, vocabulary.unknown_id).summary()
-    return (
-        result
-        | scores
-        | {
-            "minutes": minutes,
-            "seed": seed,
-            "updates": updates,
-            "seconds": seconds,
-        }
-    )
+    return result | scores | {"minutes": minutes, "seed": seed, "updates": updates, "seconds": seconds}
 
 
 def greedy_return(model: DoubleDQN, task_id: str, env_kwargs: dict[str, Any]) -> float:

@@ -1,8 +1,11 @@
-"""Checks of arguments that the agent, its explorers and its replay share."""
+"""Checks of arguments: numbers in a range, lists of things."""
 
 from __future__ import annotations
 
+import io
 import math
+import reprlib
+from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any
 
@@ -32,3 +35,27 @@ def check_ranges(**ranges: tuple[float, float, float]) -> None:
     """:func:`check_range` of several numbers: name → value, least and largest value."""
     for name, (value, low, high) in ranges.items():
         check_range(name, value, low, high)
+
+
+def check_at_least(name: str, value: int, minimum: int) -> int:
+    """Return ``value`` if it is an integer of at least ``minimum``, else raise a ValueError that names it."""
+    check_range(name, value, minimum, math.inf, integer=True)
+    return int(value)
+
+
+def check_list(name: str, value: Any, of: str) -> list[Any]:
+    """The items of a list, another iterable or a table's rows, else raise a ValueError that names it.
+
+    Tables are ``datasets.Dataset``, and data frames of pandas, Polars and Arrow, which as iterables are their columns.
+    A single string or mapping is refused, though it is iterable: it stands for a forgotten pair of brackets. So are a
+    set, whose order changes from run to run, and an open file.
+    """
+    for method in ("to_list", "to_dicts", "to_pylist"):
+        if callable(getattr(value, method, None)):
+            return list(getattr(value, method)())
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return list(value.to_dict("records"))
+    refused = (str, bytes, bytearray, Mapping, Set, io.IOBase)
+    if isinstance(value, refused) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list of {of}, got a single {type(value).__name__}: {reprlib.repr(value)}")
+    return list(value)

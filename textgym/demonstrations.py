@@ -10,9 +10,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams, row_key
 from textgym.spaces import sequence_lengths
-from textgym.tasks.base import check_at_least
 from textgym.vector_env import TextGenVectorEnv
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         Returns:
             Observations, rewards (float64), terminated, truncated, infos. Where an episode ended, the observation is
             the next episode's first one, and ``infos["final_obs"][i]`` and ``infos["final_info"]`` hold the last of
-            the old one (rows marked in ``infos["_final_obs"]``).
+            the old one (rows marked in ``infos["_final_obs"]``), its return and its number of actions included.
 
         Raises:
             ValueError: If the shape is wrong, or an action is not an integer in [0, V).
@@ -143,6 +143,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
         if not ended.any():
             return self.episodes.tokens.copy(), rewards, terminated, truncated, self._infos()
         final_info: dict[str, Any] = {"action_mask": self._int8_masks, "_action_mask": ended}
+        for name, values in (("episode_return", self.returns), ("episode_length", self.episodes.steps)):
+            final_info |= {name: values.copy(), f"_{name}": ended}
         if illegal is not None:
             final_info |= {"illegal_action": illegal, "_illegal_action": illegal}
         final_obs = self.episodes.tokens.copy()

@@ -6,11 +6,10 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from agents.application.run_folder import CHECKPOINTS, CONFIG, SAMPLES, read_result
+from agents.application.run_folder import CHECKPOINTS, CONFIG, read_result
 from agents.double_dqn.evaluation import Scores
 from agents.saving.arguments import one_line
 from agents.saving.checkpoint_folder import CheckpointFolder
@@ -45,11 +44,7 @@ def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
 def finished_scores(folder: Path) -> Scores | None:
     """The final evaluation of a run that has ended; None where it has not."""
     result = read_result(folder)
-    if result is None:
-        return None
-    values: dict[str, Any] = {field.name: result[field.name] for field in fields(Scores)}
-    intervals = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return Scores(**{**values, **intervals})
+    return None if result is None else Scores.from_json(result)
 
 
 def changed_versions(config: dict[str, Any]) -> str | None:
@@ -59,17 +54,6 @@ def changed_versions(config: dict[str, Any]) -> str | None:
         began = {}
     others = [f"{name} {began.get(name)} → {now}" for name, now in versions().items() if began.get(name) != now]
     return ", ".join(others) or None
-
-
-def earlier_samples(folder: Path, step: int, total: int) -> list[str]:
-    """The texts in ``samples.txt`` up to a step; those of the run's end are written again."""
-    try:
-        blocks = (folder / SAMPLES).read_text("utf-8").strip("\n").split("\n\n")  # lines may end in a space
-        return [
-            block + "\n" for block in blocks if (at := int(block.split()[3].replace(",", ""))) <= step and at < total
-        ]
-    except (OSError, ValueError, IndexError):
-        return []
 
 
 @contextlib.contextmanager

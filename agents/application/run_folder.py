@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "m
 CHECKPOINTS, MODEL_FOLDER = "checkpoint", "model"
 EXPORTED = "config.json"
 """What makes a folder an exported model: see :mod:`agents.saving.export`."""
-_NUMBER, _INTERVAL = {"type": "number"}, {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_SCORES = {
-    **{"episodes": {"type": "integer"}, "mean": _NUMBER, "mean_interval": _INTERVAL, "mean_length": _NUMBER},
-    **{"iqm": _NUMBER, "iqm_interval": _INTERVAL, "normalised": {"type": ["number", "null"]}},
-    "normalised_interval": {"anyOf": [_INTERVAL, {"type": "null"}]},
-    "references": {"type": ["object", "null"], "additionalProperties": _NUMBER},
+_NUMBER, _NULL = {"type": "number"}, {"type": "null"}
+_INTERVAL = {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}
+_KINDS = {
+    "int": {"type": "integer"},
+    "float": _NUMBER,
+    "float | None": {"anyOf": [_NUMBER, _NULL]},
+    "tuple[float, float]": _INTERVAL,
+    "tuple[float, float] | None": {"anyOf": [_INTERVAL, _NULL]},
+    "dict[str, float] | None": {"type": ["object", "null"], "additionalProperties": _NUMBER},
 }
-_SPEED = dict.fromkeys(("steps", "updates", "train_seconds", "steps_per_second", "updates_per_second"), _NUMBER)
-_RESULT_SCHEMA = {"type": "object", "properties": {**_SCORES, **_SPEED}, "required": [*_SCORES, *_SPEED]}
+"""Type of a field of :class:`agents.double_dqn.evaluation.Scores` → what JSON makes of it."""
+_SPEED = ("steps", "updates", "train_seconds", "steps_per_second", "updates_per_second")
 _TRAINED_IN_SCHEMA = {
     "type": "object",
     "properties": {
@@ -43,11 +47,14 @@ _TRAINED_IN_SCHEMA = {
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The content of ``result.json`` of a run that has ended; None where it is missing or damaged."""
-    import jsonschema  # slow to load, and the command line loads this module for its --help
+    import jsonschema  # slow to load, as is torch, and the command line loads this module for its --help
 
+    from agents.double_dqn.evaluation import Scores
+
+    properties = {field.name: _KINDS[str(field.type)] for field in fields(Scores)} | dict.fromkeys(_SPEED, _NUMBER)
     try:
         result = json.loads((folder / RESULT).read_text("utf-8"))
-        jsonschema.validate(result, _RESULT_SCHEMA)
+        jsonschema.validate(result, {"type": "object", "properties": properties, "required": list(properties)})
     except (OSError, ValueError, RecursionError, jsonschema.ValidationError):
         return None
     return result

@@ -17,7 +17,6 @@ from agents.application.callbacks import LogProgress, ProgressDisplay, SampleTex
 from agents.application.resume import (
     changed_versions,
     disk_errors,
-    earlier_samples,
     finished_scores,
     interrupt_flag,
     newest_checkpoint,
@@ -168,7 +167,7 @@ def _run(
         f"Training on {settings.env}: {settings.steps:,} steps in {settings.n_envs} environments, {threads}, "
         f"{model.device}; run folder {folder}" + (f"; going on after {done:,} steps" if saved else ""),
     )
-    samples = [] if saved is None else earlier_samples(folder, done, settings.steps)
+    samples: list[str] = [] if saved is None else list(saved["extra"].get("samples", ()))
 
     def show(steps: int, result: EvaluationResult) -> None:
         texts = [f"Greedy samples after {steps:,} steps:"]
@@ -190,7 +189,9 @@ def _run(
                 sample_env.close()
                 return TrainResult(folder, True, None)
         started = time.perf_counter()
-        checkpoints = SaveCheckpoints(folder / CHECKPOINTS, checkpoint_seconds, saved, interrupted.is_set)
+        checkpoints = SaveCheckpoints(
+            folder / CHECKPOINTS, checkpoint_seconds, saved, interrupted.is_set, lambda: {"samples": samples}
+        )
         started -= checkpoints.elapsed
         callbacks: list[BaseCallback] = [
             checkpoints,  # first: it puts a resumed model in its place before the others look at it

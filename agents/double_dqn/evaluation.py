@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.vec_env import action_masks
 from textgym import TokenSequence, references, sequence_lengths
-
-if TYPE_CHECKING:
-    pass
 
 FRESH_SEED = 10_000
 """Evaluation rows are seeded from here on; training rows are seeded ``seed``, ``seed + 1`` …"""
@@ -75,6 +72,15 @@ class Scores:
     normalised: float | None
     normalised_interval: tuple[float, float] | None
     references: dict[str, float] | None
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Scores:
+        """The scores in a record of ``result.json``, where intervals are lists."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            value = record[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
 
 def evaluate(

@@ -14,10 +14,11 @@ from agents.offline.encoding import TaskEncoder
 from agents.offline.replaying import replay_actions
 from agents.offline.rows import TextRow, read_rows, read_text
 from agents.replay.episodes import EpisodeReplayBuffer
+from textgym.checks import check_at_least
 from textgym.demonstrations import Demonstrations
 from textgym.language_models import LanguageModel
 from textgym.rewards import RewardFunction, call_reward
-from textgym.tasks.base import Task, check_at_least
+from textgym.tasks.base import Task
 from textgym.tasks.text_generation import TextGeneration
 
 RewardSource = RewardFunction | LanguageModel | Literal["environment"] | None

@@ -24,7 +24,8 @@ from agents.offline.losses import (
 )
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
 from agents.replay.episodes import EpisodeReplayBuffer
-from textgym.tasks.base import Task, check_at_least
+from textgym.checks import check_at_least
+from textgym.tasks.base import Task
 
 _RECENT = 100
 _EPOCHS = 10

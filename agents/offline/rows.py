@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, default_collate
 
+from textgym.checks import check_list
 from textgym.demonstrations import Demonstration, Demonstrations
-from textgym.tasks.base import check_list
 
 _KNOWN = frozenset("prompt completion text reward seed prompt_tokens completion_tokens is_action".split())
 

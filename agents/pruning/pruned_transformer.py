@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from safetensors import safe_open
 from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
 
 from agents.pruning.blocks import PLAIN, add_mask, linear_layers, transformer_blocks
+from agents.pruning.report import LayerReport, PruningReport
 
 Method = Literal["magnitude", "structured"]
 """Single weights become zero, or whole heads and neurons go."""
@@ -36,58 +33,6 @@ _DTYPES = {
 """Of a safetensors file → of PyTorch."""
 PRUNING_FILE = "pruning.json"
 """Beside ``config.json`` where the model was saved by :class:`PrunedTransformer`."""
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What pruning left of one weight matrix.
-
-    Attributes:
-        name: Its module's name in the model.
-        parameters: Weights before pruning, without bias.
-        kept: Weights that are neither masked nor removed.
-        shape: Its present shape.
-    """
-
-    name: str
-    parameters: int
-    kept: int
-    shape: tuple[int, ...]
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of its weights that were pruned, in [0, 1]."""
-        return 1 - self.kept / self.parameters
-
-
-class PruningReport(list[LayerReport]):
-    """One row a weight matrix; ``str()`` makes a table of it."""
-
-    @property
-    def parameters(self) -> int:
-        """Weights before pruning."""
-        return sum(row.parameters for row in self)
-
-    @property
-    def kept(self) -> int:
-        """Weights that are left."""
-        return sum(row.kept for row in self)
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of the weights that were pruned, in [0, 1]."""
-        return 1 - self.kept / self.parameters
-
-    def __str__(self) -> str:
-        table = Table("layer", "shape", "parameters", "kept", "sparsity")
-        total = LayerReport("all", self.parameters, self.kept, ())
-        for row in [*self, total]:
-            shape = "×".join(map(str, row.shape))
-            table.add_row(row.name, shape, f"{row.parameters:,}", f"{row.kept:,}", f"{row.sparsity:.1%}")
-        console = Console(width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(table)
-        return capture.get()
 
 
 class PrunedTransformer(nn.Module):
@@ -298,52 +243,6 @@ class PrunedTransformer(nn.Module):
             kept = [part.nonzero().squeeze(1) for part in chosen.split([len(rank) for rank in ranks])]
         for block, index in zip(blocks, kept, strict=True):
             (block.keep_heads if kind == "heads" else block.keep_neurons)(index.sort().values)
-
-
-def cubic_sparsity(step: int, n_steps: int, final: float, initial: float = 0.0) -> float:
-    """Sparsity after ``step`` of ``n_steps``: fast at first, slow at the end (Zhu & Gupta 2017, arXiv:1710.01878).
-
-    Raises:
-        ValueError: If ``step`` is not in [0, ``n_steps``], or ``n_steps`` is below 1.
-    """
-    if n_steps < 1 or not 0 <= step <= n_steps:
-        raise ValueError(f"step must be in [0, n_steps] and n_steps at least 1, got {step} and {n_steps}")
-    return final + (initial - final) * (1 - step / n_steps) ** 3
-
-
-def prune_gradually(
-    pruned: PrunedTransformer,
-    fine_tune: Callable[[PrunedTransformer], object],
-    n_steps: int,
-    sparsity: float,
-    ffn_sparsity: float | None = None,
-    head_sparsity: float | None = None,
-) -> list[PruningReport]:
-    """Prune a little, fine-tune, prune a little more, on the cubic schedule; it ends with fine-tuning.
-
-    Args:
-        pruned: What to prune; from where it stands now, no sparsity ever falls.
-        fine_tune: Trains the model for a while; it makes its own optimiser.
-        n_steps: Number of rounds (≥ 1).
-        sparsity: Final sparsity; see :class:`PrunedTransformer`, as for the two others.
-        ffn_sparsity: Final sparsity of the feed-forward neurons.
-        head_sparsity: Final sparsity of the attention heads.
-
-    Returns:
-        The report after each round.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
-    reports = []
-    for step in range(1, n_steps + 1):
-        targets = [
-            None if final is None else cubic_sparsity(step, n_steps, final) for final in (ffn_sparsity, head_sparsity)
-        ]
-        pruned.prune(cubic_sparsity(step, n_steps, sparsity), *targets)
-        fine_tune(pruned)
-        reports.append(pruned.report())
-    return reports
 
 
 def local_directory(path: str | Path) -> Path:

@@ -83,16 +83,18 @@ def agent_defaults() -> dict[str, Any]:
     return declared | {name: default.sequences for name, default in DEFAULTS.items()}
 
 
-def checked_agent_arguments(arguments: dict[str, Any], source: str = "--set") -> dict[str, Any]:
-    """All arguments of the agent's constructor: those given, and the defaults of the rest.
+def check_agent_arguments(arguments: dict[str, Any], source: str = "--set") -> None:
+    """Check names and values of arguments of the agent's constructor.
 
     Args:
         arguments: Those given.
         source: Where they come from, for errors.
 
     Raises:
-        CommandError: If an argument is unknown; the message lists the known ones.
+        CommandError: If an argument is unknown, and the message lists the known ones, or a value is out of range.
     """
+    from agents.double_dqn.arguments import check_arguments
+
     defaults = agent_defaults()
     for name in arguments:
         if name not in defaults:
@@ -107,7 +109,10 @@ def checked_agent_arguments(arguments: dict[str, Any], source: str = "--set") ->
             raise CommandError(
                 f"{source} policy_kwargs takes no argument {name!r}; accepted: {', '.join(sorted(policy_names))}"
             )
-    return {**defaults, **arguments}
+    try:
+        check_arguments(constructor_arguments(arguments))
+    except ValueError as error:
+        raise CommandError(f"{source}: {one_line(error)}") from None
 
 
 def _policy_arguments() -> set[str]:

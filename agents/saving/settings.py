@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.double_dqn.arguments import check_arguments
 from agents.double_dqn.evaluation import FRESH_SEED
 from agents.saving.arguments import (
-    checked_agent_arguments,
+    agent_defaults,
+    check_agent_arguments,
     checked_env_id,
-    constructor_arguments,
     merge,
-    one_line,
 )
 from agents.saving.files import CommandError, read_yaml_mapping
 from agents.saving.presets import PRESETS, Preset
@@ -55,7 +53,12 @@ class TrainSettings:
     @property
     def fresh_seed(self) -> int:
         """Seed of evaluation rows, beyond all training seeds."""
-        return self.seed + max(FRESH_SEED, self.n_envs)
+        return fresh_seed(self.seed, self.n_envs)
+
+
+def fresh_seed(seed: int | None, n_envs: int | None) -> int:
+    """Seed of evaluation rows, beyond those of a training with so many rows; None where a file does not say."""
+    return (seed or 0) + max(FRESH_SEED, n_envs or 1)
 
 
 def resolve_settings(
@@ -92,15 +95,11 @@ def resolve_settings(
     values = {**base, "threads": DEFAULT_THREADS, **{key: file[key] for key in file if key in fields}, **given}
     values["env"] = env
     values["env_args"] = merge(file.get("env_args", {}), env_args or {})
-    if "agent" in file:  # on its own, so that an error names the file
-        source = f"--config {config}: agent"
-        checked_agent_arguments(file["agent"], source)
-        try:
-            check_arguments(constructor_arguments(file["agent"]))
-        except ValueError as error:
-            raise CommandError(f"{source}: {one_line(error)}") from None
-    agent = merge({} if "agent" in file else preset.kwargs, file.get("agent", {}), options.get("agent") or {})
-    values["agent"] = checked_agent_arguments(agent)
+    layers = [({} if "agent" in file else preset.kwargs, "the preset")]
+    layers += [(file.get("agent", {}), f"--config {config}: agent"), (options.get("agent") or {}, "--set")]
+    for layer, source in layers:  # each on its own, so that an error names where the argument comes from
+        check_agent_arguments(layer, source)
+    values["agent"] = agent_defaults() | merge(*(layer for layer, _ in layers))
     for name, least in (("steps", 1), ("n_envs", 1), ("threads", 1), ("seed", 0)):
         value = values[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

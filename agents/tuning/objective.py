@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from agents.saving.arguments import checked_agent_arguments, constructor_arguments, make_env, merge
+from agents.saving.arguments import check_agent_arguments, constructor_arguments, make_env, merge
 from agents.saving.files import CommandError
 from agents.saving.presets import PRESETS, Preset
 from agents.tuning.parallel import Report
@@ -82,7 +82,7 @@ class TrainObjective:
         """
         first = {name: dimension.as_data() for name, dimension in space.dimensions.items()}
         try:
-            checked_agent_arguments(space.arguments(first))
+            check_agent_arguments(space.arguments(first))
         except CommandError as error:
             raise CommandError(f"--space{str(error).removeprefix('--set')}") from None
 

@@ -15,8 +15,8 @@ import torch
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from agents.application.cli import main
-from agents.application.learn_texts import OfflineSettings, pretrain, resume_any
-from agents.application.resume import earlier_samples
+from agents.application.learn_texts import pretrain, resume_any
+from agents.application.offline_settings import OfflineSettings
 from agents.application.train import resume_run, train
 from agents.saving.checkpoint import SaveCheckpoints, get_state
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, TrainingInterrupted
@@ -259,16 +259,6 @@ class TestRuns:
         code, _, err = call("train", "--resume", folder, "--quiet")
         assert code == 0 and err.startswith("textgym: warning: ") and err.count("\n") == 1 and "is used instead" in err
         same_as(whole, folder)
-
-    def test_samples_that_are_kept(self, tmp_path):
-        early, late = (
-            "Greedy samples after 0 steps:\n   0.000  a → \n",
-            "Greedy samples after 1,200 steps:\n   1.000  a → a\n",
-        )
-        (tmp_path / "samples.txt").write_text(f"{early}\n{late}", "utf-8")
-        assert earlier_samples(tmp_path, 800, 2_000) == [early]
-        assert earlier_samples(tmp_path, 1_200, 2_000) == [early, late]
-        assert earlier_samples(tmp_path, 1_200, 1_200) == [early], "the text at the end is written again"
 
     def test_kill_9_and_resume(self, whole, tmp_path):
         """A real process, killed without warning while it writes a checkpoint after every step."""

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from agents.encoders.huggingface import HuggingFaceEncoder, load_model
-from agents.pruning.pruned_transformer import PrunedTransformer, cubic_sparsity, prune_gradually
+from agents.pruning.gradual import cubic_sparsity, prune_gradually
+from agents.pruning.pruned_transformer import PrunedTransformer
 
 IDS = torch.arange(12).view(2, 6) % 20
 

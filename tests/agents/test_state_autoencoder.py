@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agents.representations.state_autoencoder import StateAutoEncoder, nearest_vectors, neighbour_divergence
+from agents.representations.neighbours import nearest_vectors, neighbour_divergence
+from agents.representations.state_autoencoder import StateAutoEncoder
 from agents.representations.state_embedding import StateEmbedding
 from textgym.spaces import TokenSequence
 from textgym.tokenizers import CharacterTokenizer

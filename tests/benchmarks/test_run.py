@@ -13,7 +13,7 @@ from agents.saving.json_lines import append, read
 from agents.saving.results import load_results, read_results
 from benchmarks.__main__ import app
 from benchmarks.baselines import default_steps, make_agent
-from benchmarks.figures import band, learning_curves, summarise
+from benchmarks.figures import learning_curves, summarise
 from benchmarks.learning import LearningCurve, evaluate, run_cell
 from benchmarks.progress import START_SECONDS, SweepProgress
 from benchmarks.run import run_cells
@@ -106,21 +106,6 @@ def test_curves_become_a_picture_and_a_table(file: Path, tmp_path: Path) -> None
     assert [entry.name for entry in path.parent.iterdir()] == ["curves.png"]
     (rows,) = summarise(results).values()
     assert [(row["agent"], row["seeds"]) for row in rows] == [("ours", 1), ("ppo-mlp", 2)]
-
-
-def test_a_band_ends_with_the_shortest_run_and_is_normalised() -> None:
-    cell = {"agent": "ours", "task": TASK, "env_kwargs": {}}
-    one = {"cell": cell, "curve": [[0, 0.0, 0.0], [100, 2.0, 1.0]]}
-    two = {"cell": cell, "curve": [[0, 0.0, 0.0], [50, 1.0, 1.0], [60, 4.0, 1.0]]}
-    steps, mean, lowest, highest = band([one, two], 0)
-    assert steps.tolist() == [0, 50, 60]
-    random = 0.05231584821428571  # the reference of a random policy; the best is 1
-    expected = np.array([[0, 0], [0.5, 1.0], [0.6, 1.0]])
-    expected = (expected - random) / (1 - random)
-    np.testing.assert_allclose(mean, expected.mean(axis=1))
-    np.testing.assert_allclose(lowest, expected[:, 0])
-    np.testing.assert_allclose(highest, expected[:, 1])
-    assert band([one, two], 1)[0].tolist() == [0, 1, 2]
 
 
 def test_the_commands(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

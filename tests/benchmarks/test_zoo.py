@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agents.saving.arguments import checked_agent_arguments
+from agents.saving.arguments import check_agent_arguments
 from agents.saving.presets import PRESETS, Preset
 from benchmarks import zoo
 from textgym import env_ids
@@ -72,8 +72,8 @@ def test_every_id_has_the_arguments_of_its_preset(tmp_path: Path) -> None:
         preset, values = PRESETS.get(env_id, Preset()), dict(file[env_id])
         assert (values.pop("n_timesteps"), values.pop("n_envs")) == (preset.steps, preset.n_envs)
         assert values.pop("policy") == "PerformerPolicy"
-        checked_agent_arguments(values)
         rate = values.pop("learning_rate", None)
+        check_agent_arguments(values)
         expected = dict(preset.kwargs)
         start = expected.pop("learning_rate", None)
         assert rate == (f"lin_{start['start']}" if isinstance(start, dict) else start)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textgym.tasks.base import check_at_least
+from textgym.checks import check_at_least
 from textgym.tokenizers import as_tokenizer
 
 

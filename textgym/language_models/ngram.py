@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from textgym.tasks.base import check_at_least
+from textgym.checks import check_at_least
 from textgym.tokenizers import Tokenizer, WordTokenizer, as_tokenizer, encode_known
 
 _START, _UNKNOWN = -1, -2

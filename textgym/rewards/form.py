@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from textgym.checks import check_at_least
 from textgym.rewards.base import Reward, column, require
-from textgym.tasks.base import check_at_least
 
 MAX_LENGTH = 10_000
 """Longest text, in characters, that rewards of more than linear cost look at; a longer one earns 0."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from textgym.checks import check_at_least
 from textgym.rewards.base import Reward, column
-from textgym.tasks.base import check_at_least
 
 
 class _LocalModel(Reward):

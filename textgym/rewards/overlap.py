@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from textgym.checks import check_at_least
 from textgym.rewards.base import Reward, column, require
 from textgym.rewards.form import MAX_LENGTH, check_unit
-from textgym.tasks.base import check_at_least
 
 
 class _Overlap(Reward):

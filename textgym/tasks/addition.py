@@ -7,8 +7,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
-from textgym.tasks.base import Prompts, check_at_least
+from textgym.tasks.base import Prompts
 from textgym.tasks.exact_answer import ExactAnswer, gather
 
 _EOS, _PLUS, _EQUALS, _PAD = 10, 11, 12, 13

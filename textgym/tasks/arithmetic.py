@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts
 from textgym.tasks.expressions import MAX_DEPTH, MAX_DIGITS, MAX_LENGTH, Evaluation, evaluate
-from textgym.tasks.grammar import Automaton, completions, left_align
+from textgym.tasks.grammar import Automaton, GrammarTask, left_align
 
 __all__ = ["Arithmetic", "Evaluation", "evaluate"]
 
@@ -18,7 +19,7 @@ _EOS, _COMMA, _EQUALS, _SEP, _PAD = range(16, 21)
 _TEXTS = (*_CHARACTERS, "<eos>", ",", "=", "<sep>", "<pad>")
 
 
-class Arithmetic(Task):
+class Arithmetic(GrammarTask):
     """Write an expression that uses every given number once and has the given value, then close with EOS.
 
     ## Description
@@ -72,8 +73,7 @@ class Arithmetic(Task):
         self.numbers = check_at_least("numbers", numbers, 2)
         self.max_number = check_at_least("max_number", max_number, 1)
         self.max_target = check_at_least("max_target", max_target, 2 * self.max_number)
-        self.dense = bool(dense)
-        self.masked = bool(masked)
+        super().__init__(dense, masked)
         self._digits = len(str(self.max_number))
         self._target_digits = len(str(self.max_target))
         if self._target_digits > MAX_DIGITS:
@@ -85,7 +85,6 @@ class Arithmetic(Task):
             raise ValueError(f"numbers must be fewer: solutions may have {MAX_LENGTH} characters, got {numbers}")
         longest_prompt = self.numbers * (self._digits + 1) + self._target_digits + 1
         self.context_length = longest_prompt + self.max_new_tokens
-        self._grammar = self._build_grammar() if self.masked else None
 
     def prompts(self, random: RowStreams) -> Prompts:
         """Numbers, and a target that some expression over them reaches."""
@@ -121,13 +120,12 @@ class Arithmetic(Task):
         solution[:, : tokens.shape[1]] = np.where(tokens < 0, _EOS, tokens)
         return solution
 
-    def final_reward(self, episodes: Episodes) -> NDArray[np.float64]:
+    def scores(self, episodes: Episodes) -> list[float]:
         """The score of each expression."""
         texts = [self.decode(episodes.completion(row)) for row in range(len(episodes))]
         numbers, targets = episodes.columns["numbers"], episodes.columns["target"]
         rows = zip(texts, numbers.tolist(), targets.tolist(), strict=True)
-        rewards = [self.score(text, tuple(given), target) for text, given, target in rows]
-        return np.array(rewards, np.float64)
+        return [self.score(text, tuple(given), target) for text, given, target in rows]
 
     def score(self, text: str, numbers: tuple[int, ...], target: int) -> float:
         """Score of any text as an answer, between 0 and 1; see the section on rewards."""
@@ -141,13 +139,7 @@ class Arithmetic(Task):
             return 1.0
         return (0.2 + 0.3 / (1.0 + float(abs(value - target)))) * self.dense
 
-    def allowed(self, episodes: Episodes) -> NDArray[np.bool_]:
-        """Tokens that keep the expression well-formed and leave room to close it."""
-        assert self._grammar is not None
-        texts = completions(episodes, self.max_new_tokens)
-        return self._grammar.allowed(texts, episodes.steps, self.max_new_tokens)
-
-    def _build_grammar(self) -> Automaton:
+    def build_grammar(self) -> Automaton:
         """States are (open parentheses, digits of the number being written; 0 before an operand, -1 after ``)``)."""
         deepest = min(MAX_DEPTH, self.max_new_tokens // 2)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,28 +174,3 @@ class Task(ABC):
     def summary(self) -> Mapping[str, object]:
         """What ``textgym list`` shows of a task."""
         return {"vocabulary": self.vocab_size, "budget": self.max_new_tokens, "context": self.context_length}
-
-
-def check_at_least(name: str, value: int, minimum: int) -> int:
-    """Return ``value`` if it is an integer of at least ``minimum``, else raise a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
-    return int(value)
-
-
-def check_list(name: str, value: Any, of: str) -> list[Any]:
-    """The items of a list, another iterable or a table's rows, else raise a ValueError that names it.
-
-    Tables are ``datasets.Dataset``, and data frames of pandas, Polars and Arrow, which as iterables are their columns.
-    A single string or mapping is refused, though it is iterable: it stands for a forgotten pair of brackets. So are a
-    set, whose order changes from run to run, and an open file.
-    """
-    for method in ("to_list", "to_dicts", "to_pylist"):
-        if callable(getattr(value, method, None)):
-            return list(getattr(value, method)())
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return list(value.to_dict("records"))
-    refused = (str, bytes, bytearray, Mapping, Set, io.IOBase)
-    if isinstance(value, refused) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} must be a list of {of}, got a single {type(value).__name__}: {reprlib.repr(value)}")
-    return list(value)

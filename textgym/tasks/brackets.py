@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
-from textgym.tasks.base import Prompts, check_at_least
+from textgym.tasks.base import Prompts
 from textgym.tasks.exact_answer import ExactAnswer, gather
 
 _OPENERS, _CLOSERS = "([{<", ")]}>"

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.language_models import bigram_model
 from textgym.random import RowStreams
 from textgym.rewards import sentiment, vader
-from textgym.tasks.base import Prompts, check_at_least
+from textgym.tasks.base import Prompts
 from textgym.tasks.documents import pad, read_rows
 from textgym.tasks.exact_answer import ExactAnswer
 from textgym.tokenizers import WordTokenizer

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least, check_list
 from textgym.random import RowStreams
-from textgym.tasks.base import Prompts, check_at_least, check_list
+from textgym.tasks.base import Prompts
 from textgym.tokenizers import WordTokenizer
 
 PEOPLE = (

@@ -1,14 +1,15 @@
-"""Grammar masks: a finite automaton over tokens that never lets a text run into a dead end."""
+"""Tasks whose texts have a grammar, and their masks: an automaton that never lets a text run into a dead end."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textgym.tasks.base import Episodes
+from textgym.tasks.base import Episodes, Task
 
 State = TypeVar("State", bound=Hashable)
 
@@ -103,6 +104,39 @@ class Automaton:
         remaining = budget - lengths
         states = np.where(remaining > 0, self.states(tokens, lengths), self.over)
         return self.need[states] <= remaining[:, None]
+
+
+class GrammarTask(Task):
+    """A task whose answers are texts of a grammar.
+
+    Args:
+        dense: Whether to pay partial credit.
+        masked: Whether to offer the grammar as a mask.
+    """
+
+    def __init__(self, dense: bool, masked: bool) -> None:
+        self.dense, self.masked = bool(dense), bool(masked)
+        self._grammar: Automaton | None = None
+
+    @abstractmethod
+    def build_grammar(self) -> Automaton:
+        """The grammar; asked for at the first mask."""
+
+    @abstractmethod
+    def scores(self, episodes: Episodes) -> list[float]:
+        """Score of each text, in [0, 1]: 1 for a right answer, less for partial credit."""
+
+    def final_reward(self, episodes: Episodes) -> NDArray[np.float64]:
+        """The score of each text; without ``dense``, only right answers count."""
+        scores = np.array(self.scores(episodes), np.float64)
+        return scores if self.dense else np.where(scores == 1.0, 1.0, 0.0)
+
+    def allowed(self, episodes: Episodes) -> NDArray[np.bool_]:
+        """Tokens that keep the text well-formed and leave room to complete it within the budget."""
+        if self._grammar is None:
+            self._grammar = self.build_grammar()
+        texts = completions(episodes, self.max_new_tokens)
+        return self._grammar.allowed(texts, episodes.steps, self.max_new_tokens)
 
 
 def completions(episodes: Episodes, width: int) -> NDArray[np.int32]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Replies, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts, Replies, Task
 
 _EOS, _HIGHER, _LOWER, _SEP, _PAD = range(10, 15)
 _TEXTS = (*"0123456789", "<eos>", "<higher>", "<lower>", "<sep>", "<pad>")

@@ -7,9 +7,10 @@ import string
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.memo import Memo
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Replies, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts, Replies, Task
 from textgym.tasks.word_list import N_LETTERS, secret_words
 
 _EOS, _BLANK, _SEP, _PAD = range(N_LETTERS, N_LETTERS + 4)

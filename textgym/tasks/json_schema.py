@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
-from textgym.tasks.grammar import Automaton, completions
+from textgym.tasks.base import Episodes, Prompts
+from textgym.tasks.grammar import Automaton, GrammarTask
 from textgym.tasks.json_documents import SchemaScore, parse_json
 
 __all__ = ["Json", "SchemaScore", "parse_json"]
@@ -42,7 +43,7 @@ _MAX_DEPTH = 3
 """Nesting that the grammar mask admits."""
 
 
-class Json(Task):
+class Json(GrammarTask):
     """Write a JSON object that validates against the schema in the prompt, then close with EOS.
 
     ## Description
@@ -89,14 +90,12 @@ class Json(Task):
         n_keys = self.properties + self.nested + (self.nested > 0)
         if n_keys > len(_KEYS):
             raise ValueError(f"properties and nested must take at most {len(_KEYS)} keys, got {n_keys}")
-        self.dense = bool(dense)
-        self.masked = bool(masked)
+        super().__init__(dense, masked)
         self.vocab_size, self.eos_id, self.pad_id = _EOS + 1, _EOS, len(_TEXTS) - 1
         longest_value = max(len(value) for _, value in _TYPES.values())
         longest = 2 + (self.properties + self.nested) * (longest_value + 3) - 1 + 4 * (self.nested > 0)
         self.max_new_tokens = longest + 1 + _SLACK
         self.context_length = 2 * n_keys + 1 + self.max_new_tokens
-        self._grammar = _build_grammar() if self.masked else None
 
     def prompts(self, random: RowStreams) -> Prompts:
         """Keys without repetition, and a type for each."""
@@ -130,20 +129,14 @@ class Json(Task):
             end = _write(solution, end, _IDS["}"])
         return solution
 
-    def final_reward(self, episodes: Episodes) -> NDArray[np.float64]:
+    def scores(self, episodes: Episodes) -> list[float]:
         """The score of each text."""
-        rewards = np.empty(len(episodes))
-        for row in range(len(episodes)):
-            prompt = episodes.prompt(row)[:-1].tolist()
-            score = _schema_score(tuple(prompt))(self.decode(episodes.completion(row)))
-            rewards[row] = score if self.dense or score == 1.0 else 0.0
-        return rewards
+        schemas = (_schema_score(tuple(episodes.prompt(row)[:-1].tolist())) for row in range(len(episodes)))
+        return [score(self.decode(episodes.completion(row))) for row, score in enumerate(schemas)]
 
-    def allowed(self, episodes: Episodes) -> NDArray[np.bool_]:
-        """Tokens that keep the text a prefix of a JSON object and leave room to complete it."""
-        assert self._grammar is not None
-        texts = completions(episodes, self.max_new_tokens)
-        return self._grammar.allowed(texts, episodes.steps, self.max_new_tokens)
+    def build_grammar(self) -> Automaton:
+        """JSON objects, up to three deep."""
+        return _grammar()
 
     def oracle(self, episodes: Episodes) -> NDArray[np.int64]:
         """A valid document, properties in the order of the prompt, token by token."""
@@ -191,12 +184,12 @@ def _schema(pairs: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=1024)
 def _schema_score(pairs: tuple[int, ...]) -> SchemaScore:
     return SchemaScore(_schema(pairs), check=False)
 
 
-def _build_grammar() -> Automaton:
+def _grammar() -> Automaton:
     """States are (open brackets, what comes next); ``""`` closes the text."""
 
     def step(state: tuple[str, str], token: int) -> tuple[str, str] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.language_models import bigram_model
 from textgym.random import RowStreams
 from textgym.rewards import can_end, likelihood_score
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts, Task
 from textgym.tokenizers import WordTokenizer
 
 FULL_LENGTH = 8

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.english import load_english
 from textgym.random import RowStreams
-from textgym.tasks.base import Prompts, check_at_least
+from textgym.tasks.base import Prompts
 from textgym.tasks.exact_answer import ExactAnswer
 
 _N_WORDS, _N_DIGITS = 1000, 10

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
 from textgym.rewards.base import require
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts, Task
 from textgym.tasks.documents import pad
 from textgym.tasks.reasoning_datasets import DATASETS, REFUSED, VERSION
 from textgym.tokenizers import CharacterTokenizer

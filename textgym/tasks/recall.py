@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
-from textgym.tasks.base import Prompts, check_at_least
+from textgym.tasks.base import Prompts
 from textgym.tasks.exact_answer import ExactAnswer
 
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least, check_list
 from textgym.english import load_english
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least, check_list
+from textgym.tasks.base import Episodes, Prompts, Task
 
 _LETTERS = string.ascii_lowercase
 _EOS, _SEP, _PAD = 26, 27, 28

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Task
-from textgym.tasks.grammar import Automaton, completions
+from textgym.tasks.base import Episodes, Prompts
+from textgym.tasks.grammar import Automaton, GrammarTask
 from textgym.tasks.sql_questions import QUERY_TOKENS, QUESTION_TOKENS, Question, answers, questions
 from textgym.tasks.sql_sandbox import Rows
 
@@ -20,7 +20,7 @@ _IDS = {text: token for token, text in enumerate(_TEXTS)}
 _SLACK = 2
 
 
-class Sql(Task):
+class Sql(GrammarTask):
     """Write an SQL query that answers the question in the prompt, then close with EOS.
 
     ## Description
@@ -66,8 +66,7 @@ class Sql(Task):
         if not isinstance(levels, (list, tuple)) or not levels or any(level not in (1, 2, 3) for level in levels):
             raise ValueError(f"levels must be a non-empty list of 1, 2 and 3, got {levels!r}")
         self.levels = tuple(sorted(set(levels)))
-        self.dense = bool(dense)
-        self.masked = bool(masked)
+        super().__init__(dense, masked)
         self.vocab_size, self.eos_id, self.pad_id = _EOS + 1, _EOS, len(_TEXTS) - 1
 
         asked: list[Question] = []
@@ -85,26 +84,23 @@ class Sql(Task):
         self.max_new_tokens = max(map(len, solutions)) + _SLACK
         self._solutions, _ = _rectangle(solutions, _EOS, self.max_new_tokens)
         self.context_length = self._prompts.shape[1] + self.max_new_tokens
-        self._grammar = _build_grammar() if self.masked else None
 
     def prompts(self, random: RowStreams) -> Prompts:
         """Questions, drawn from the table of all."""
         question = random.choice(self._cumulative)
         return Prompts(self._prompts[question], self._prompt_lengths[question], {"question": question})
 
-    def final_reward(self, episodes: Episodes) -> NDArray[np.float64]:
+    def scores(self, episodes: Episodes) -> list[float]:
         """The score of each query."""
-        rewards = np.empty(len(episodes))
-        for row, question in enumerate(episodes.columns["question"].tolist()):
-            score = score_query(self.decode(episodes.completion(row)), self._queries[question])
-            rewards[row] = score if self.dense or score == 1.0 else 0.0
-        return rewards
+        questions_asked = episodes.columns["question"].tolist()
+        return [
+            score_query(self.decode(episodes.completion(row)), self._queries[question])
+            for row, question in enumerate(questions_asked)
+        ]
 
-    def allowed(self, episodes: Episodes) -> NDArray[np.bool_]:
-        """Tokens that keep the query well-formed and leave room to complete it."""
-        assert self._grammar is not None
-        texts = completions(episodes, self.max_new_tokens)
-        return self._grammar.allowed(texts, episodes.steps, self.max_new_tokens)
+    def build_grammar(self) -> Automaton:
+        """Queries of the usual form."""
+        return _grammar()
 
     def oracle(self, episodes: Episodes) -> NDArray[np.int64]:
         """The reference query, token by token."""
@@ -159,7 +155,7 @@ def _rectangle(
     return table, lengths
 
 
-def _build_grammar() -> Automaton:
+def _grammar() -> Automaton:
     """``SELECT items FROM table [WHERE …] [GROUP BY column] [ORDER BY column [DESC]] [LIMIT 1]``, as a table.
 
     Each state lists what may follow; a group of tokens in angle brackets stands for each of them.

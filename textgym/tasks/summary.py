@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least
 from textgym.random import RowStreams
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least
+from textgym.tasks.base import Episodes, Prompts, Task
 from textgym.tasks.documents import GeneratedDocuments, OwnDocuments
 from textgym.tasks.running_rouge import RunningRouge
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_at_least, check_list
 from textgym.random import RowStreams
 from textgym.rewards import (
     TONES,
@@ -20,7 +21,7 @@ from textgym.rewards import (
     call_reward,
     check_tone,
 )
-from textgym.tasks.base import Episodes, Prompts, Task, check_at_least, check_list
+from textgym.tasks.base import Episodes, Prompts, Task
 from textgym.tokenizers import Tokenizer, WordTokenizer, as_tokenizer
 from textgym.tone import TonePrompts, ToneScore
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from textgym.tasks.base import check_at_least
+from textgym.checks import check_at_least
 from textgym.tokenizers import CharacterTokenizer, Tokenizer, as_tokenizer, encode_known
 
 

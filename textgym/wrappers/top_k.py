@@ -10,9 +10,10 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from textgym.checks import check_at_least
 from textgym.language_models import LanguageModel
 from textgym.spaces import sequence_lengths
-from textgym.tasks.base import Task, check_at_least
+from textgym.tasks.base import Task
 from textgym.vector_env import TextGenVectorEnv
 from textgym.wrappers.strings import textgym_env
 

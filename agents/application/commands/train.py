@@ -81,7 +81,9 @@ def train(
         return
     offline = None
     if from_text is not None or from_demonstrations is not None:
-        from agents.application.learn_texts import OfflineSettings, learn_corpus, pretrain
+        from agents.application.learn_corpus import learn_corpus
+        from agents.application.learn_texts import pretrain
+        from agents.application.offline_settings import OfflineSettings
 
         offline = OfflineSettings(
             from_text, level, vocabulary, window, from_demonstrations, noise, objective, epochs, minutes

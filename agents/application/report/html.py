@@ -7,12 +7,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 from agents.application.report import svg
-from agents.application.report.charts import Chart, Style, Table
-from agents.application.report.script import SCRIPT
-from agents.application.report.style import style_sheet
+from agents.application.report.charts import COLOURS, Chart, Style, Table
 
 MOST_SHOWN = 6
 """Figures of a grid that are there from the start."""
@@ -28,8 +27,9 @@ def page(title: str, lede: str, sections: Sequence[tuple[str, str, str]], tiles:
         tiles: HTML of the figures at the top.
         footer: HTML at the end.
     """
+    script = files(__package__).joinpath("page.js").read_text("utf-8")
     # The policy allows this one script by its hash, and no request: what slipped in through data could do nothing.
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     links = "".join(f'<li><a href="#{escape(key)}">{escape(name)}</a></li>' for key, name, _ in sections)
     nav = f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if len(sections) > 1 else ""
@@ -47,8 +47,19 @@ def page(title: str, lede: str, sections: Sequence[tuple[str, str, str]], tiles:
         '<a class="skip" href="#main">Skip to the content</a>'
         f'<header class="top"><h1>{escape(title)}</h1><p class="lede">{escape(lede)}</p>'
         f"{nav}</header>"
-        f'<main id="main">{tiles}{body}</main><footer>{footer}</footer><script>{SCRIPT}</script></body></html>\n'
+        f'<main id="main">{tiles}{body}</main><footer>{footer}</footer><script>{script}</script></body></html>\n'
     )
+
+
+def style_sheet() -> str:
+    """The whole style sheet, with the colours of :data:`agents.application.report.charts.COLOURS`."""
+    light, dark = (" ".join(f"--c{slot}: {pair[mode]};" for slot, pair in enumerate(COLOURS)) for mode in (0, 1))
+    slots = "\n".join(
+        f".c{slot} {{ stroke: var(--c{slot}); fill: var(--c{slot}); }} .hide-{slot} .s{slot} {{ display: none; }}"
+        for slot in range(len(COLOURS))
+    )
+    rules = files(__package__).joinpath("page.css").read_text("utf-8")
+    return slots + "\n" + rules.replace("@LIGHT@", light).replace("@DARK@", dark)
 
 
 def paragraph(text: str, css: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,39 @@ def save(charts: Iterable[Chart], folder: Path) -> list[Path]:
     return written
 
 
+def save_grid(rows: Sequence[Sequence[LineChart]], path: Path) -> None:
+    """Draw charts of lines in rows and columns of one picture, under one legend.
+
+    Args:
+        rows: The charts, the same number in every row.
+        path: The picture, ``.png``, ``.svg`` or ``.pdf``; it is replaced in one go.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.2 * len(rows[0]), 0.9 + 3.6 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharey="row")
+        handles: dict[str, Any] = {}
+        for row, charts in zip(grid, rows, strict=True):
+            for axes, chart in zip(row, charts, strict=True):
+                _draw_lines(axes, chart)
+                handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+        columns = min(len(handles), 4)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, dpi=150, facecolor="white")
+
+
 def _line_figure(chart: LineChart) -> Figure:
     figure = Figure(figsize=(5.2, 4.0), layout="constrained")
     axes = figure.subplots()
+    _draw_lines(axes, chart)
+    if len(chart.lines) > 1:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_lines(axes: Axes, chart: LineChart) -> None:
     for order, line in enumerate(reversed(chart.lines)):
         colour = COLOURS[line.style.slot][0]
         if line.low is not None and line.high is not None:
@@ -60,10 +90,6 @@ def _line_figure(chart: LineChart) -> Figure:
     axes.set_xlim(left=min(0.0, *(float(line.x.min()) for line in chart.lines)))
     _labels(axes, chart)
     axes.set_ylabel(chart.y_label)
-    if len(chart.lines) > 1:
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    return figure
 
 
 def _dot_figure(chart: DotChart) -> Figure:

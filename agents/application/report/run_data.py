@@ -15,9 +15,9 @@ from agents.application.report.charts import Line, LineChart, Style
 from agents.application.report.figures import AXES, file_key
 from agents.application.report.tokens import Episode, play
 from agents.application.run_folder import CONFIG, find_model, read_result
-from agents.double_dqn.evaluation import FRESH_SEED
 from agents.saving.arguments import checked_env_id, make_env
 from agents.saving.files import CommandError
+from agents.saving.settings import fresh_seed
 from textgym import References, references
 
 _PROGRESS = "progress.csv"
@@ -99,7 +99,7 @@ def load_run(folder: Path, n_episodes: int) -> Run:
         raise CommandError(f"{folder} must hold a {CONFIG} that names the environment")
     env_id, env_args = checked_env_id(config["env"]), config.get("env_args") or {}
     model = load_model(model_path, "cpu")
-    seed = int(config.get("seed") or 0) + max(FRESH_SEED, int(config.get("n_envs") or 1))
+    seed = fresh_seed(config.get("seed"), config.get("n_envs"))
     env = make_env(env_id, n_episodes, seed, env_args)
     if model.observation_space != env.observation_space or model.action_space != env.action_space:
         raise CommandError(f"the model in {folder} must fit {env_id}; it was trained on {model.observation_space}")

@@ -1,8 +1,3 @@
-"""The page's script: values under the pointer, legends and switches, and the token view. Text goes in as text only."""
-
-from __future__ import annotations
-
-SCRIPT = r"""
 "use strict";
 const make = (tag, text, css) => {
   const node = document.createElement(tag);
@@ -254,4 +249,3 @@ document.querySelectorAll(".viewer").forEach(viewer => {
   open(0, false);
 });
 document.body.dataset.ready = "true";
-"""
