@@ -68,7 +68,7 @@ def ablate(
     """Test each claim about the agent at equal environment steps: run the sweep 'ablate', and say what came out."""
     from agents.application.report.effects import effects
     from agents.application.report.tables import ablation_rows
-    from benchmarks.attention import print_table
+    from benchmarks.comparison import print_table
     from benchmarks.sensitivity import ablation_markdown
 
     failed = _run("ablate", SWEEPS["ablate"], out, jobs, engine, address)
@@ -204,20 +204,6 @@ def suite(
         write_json(json_file, as_plain(measured))
 
 
-@app.command()
-def report(
-    paths: Annotated[list[Path], typer.Argument(help="Files of results and timings, run folders, folders.")],
-    out: Annotated[Path, typer.Option(help="The page, one file that opens without a network.")] = Path("report.html"),
-    figures: Annotated[Path | None, typer.Option(help="Folder for its figures as PNG and SVG.")] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to look into, for each run.")] = 36,
-) -> None:
-    """Write a page about results: curves, statistics, timings; the same as 'textgym report'."""
-    from agents.application.report import report as write
-
-    path = write(paths, out, figures, episodes)
-    Console().print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)
-
-
 @app.command(hidden=True)
 def cell(definition: str, path: Path) -> None:
     """Run one cell, given as JSON, in this process, and add its result to a file; to repeat one by hand."""
@@ -232,7 +218,7 @@ def _results_of(cells: Sequence[Cell], file: Path) -> list[Result]:
 
 
 def _print_summary(results: list[Result]) -> None:
-    from benchmarks.attention import print_table
+    from benchmarks.comparison import print_table
     from benchmarks.figures import summarise
 
     for task, rows in summarise(results).items():

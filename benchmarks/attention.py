@@ -1,26 +1,16 @@
-"""Speed of causal linear attention and of one acting step: ``python -m benchmarks.attention [--json FILE]``.
-
-Everything is timed in one process on a stated number of threads. What is compared takes turns, and of each the fastest
-repeat counts, so that a busy machine slows both alike.
-"""
+"""Speed of causal linear attention and of one acting step. What is compared takes turns."""
 
 from __future__ import annotations
 
-import argparse
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from performer_pytorch.performer_pytorch import causal_linear_attention_noncuda
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from agents.encoders import Performer, causal_linear_attention
-from agents.saving.files import write_json
 
 LENGTHS = (32, 512, 2048)
 CONTEXTS = (64, 4096)
@@ -92,37 +82,3 @@ def step_figures(repeats: int) -> list[dict[str, float]]:
         {"context": context, "step_ms": 1e3 * seconds[context], "ratio": seconds[context] / seconds[CONTEXTS[0]]}
         for context in CONTEXTS
     ]
-
-
-def print_table(title: str, rows: Sequence[Mapping[str, float | str]]) -> None:
-    """Print figures as a table with one column for each key."""
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print and, if asked, write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default 1)")
-    parser.add_argument(
-        "--repeats", type=int, default=10, help="timed repeats, of which the fastest counts (default 10)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    figures: dict[str, Any] = {
-        "machine": {"platform": platform.platform(), "torch": torch.__version__, "threads": options.threads},
-        "attention": [attention_figures(length, options.repeats) for length in LENGTHS],
-        "step": step_figures(10 * options.repeats),
-    }
-    print_table(f"Causal linear attention, forward and backward, {options.threads} thread(s)", figures["attention"])
-    print_table(f"One acting step, {STEP_BATCH} rows, {options.threads} thread(s)", figures["step"])
-    if options.json:
-        write_json(options.json, figures)
-
-
-if __name__ == "__main__":
-    main()

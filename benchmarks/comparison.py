@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,14 @@ def best_rates(contestants: Mapping[str, Callable[[], int]], repeats: int) -> di
             if repeat:
                 best[name] = max(best[name], rate)
     return best
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, float | str]]) -> None:
+    """Print figures as a table with one column for each key."""
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
 
 
 def print_figures(measured: dict[str, Any]) -> None:

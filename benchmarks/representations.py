@@ -29,7 +29,7 @@ from agents.representations.state_autoencoder import StateAutoEncoder
 from agents.representations.state_embedding import PretrainedEmbedding
 from agents.saving.json_lines import append
 from agents.vec_env import TextGenVecEnv
-from benchmarks.attention import print_table
+from benchmarks.comparison import print_table
 from benchmarks.sentences import ENCODER_PACKAGE, embedded, normalised, sentence_encoder, stdlib_sentences
 from textgym import TextGenVectorEnv
 

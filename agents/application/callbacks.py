@@ -125,23 +125,6 @@ class SampleTexts(PeriodicCallback):
             self.show(self.num_timesteps, result)
 
 
-class SaveCheckpoint(PeriodicCallback):
-    """Saves the model every so many environment steps; the file is complete at every moment.
-
-    Args:
-        path: The model file (``.zip``); its folder must exist.
-        every: Environment steps between two saves (≥ 1).
-    """
-
-    def __init__(self, path: str | Path, every: int) -> None:
-        super().__init__(every)
-        self.path = Path(path)
-
-    def act(self) -> None:
-        """Save the model."""
-        save_model(self.model, self.path)
-
-
 class StopWhen(BaseCallback):
     """Ends training, as if its steps were used up, once ``condition`` is true.
 

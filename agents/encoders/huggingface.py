@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache
 
 from agents.encoders.base import CausalEncoder, EncoderState, Rows, features_at
 from agents.pruning.pruned_transformer import load_model
+from textgym.language_models.key_values import append, empty_cache
 
 
 @dataclass
@@ -92,14 +92,10 @@ class HuggingFaceEncoder(CausalEncoder):
         """Return the state of empty prefixes, which hold no slot yet; see :meth:`CausalEncoder.initial_state`."""
         device = self.extra_embedding.weight.device if device is None else torch.device(device)
         lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        with torch.no_grad():  # one token shows each layer's number and width of heads, whatever was pruned
-            weight = self.extra_embedding.weight
-            probe = torch.zeros(1, 1, self.features_dim, dtype=weight.dtype, device=weight.device)
-            cache = getattr(self.model(inputs_embeds=probe, use_cache=True), "past_key_values", None)
-        if not isinstance(cache, DynamicCache):
+        tensors = empty_cache(self.model, batch_size, device)
+        if tensors is None:
             raise ValueError(f"model must keep keys and values, got {type(self.model).__name__}, which does not")
-        shapes = ((batch_size, keys.shape[1], 0, keys.shape[3]) for layer in cache.layers for keys in _pair(layer))
-        return KeyValueState(lengths, tuple(torch.zeros(s, dtype=weight.dtype, device=device) for s in shapes))
+        return KeyValueState(lengths, tensors)
 
     def step(self, tokens: Tensor, state: EncoderState) -> tuple[Tensor, KeyValueState]:
         """Append one token to every row; see :meth:`CausalEncoder.step`."""
@@ -121,37 +117,13 @@ class HuggingFaceEncoder(CausalEncoder):
         return torch.where((tokens < self.n_model_ids).unsqueeze(-1), known, self.extra_embedding(extra))
 
     def _append(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, KeyValueState]:
-        width, used = tokens.shape[1], state.tensors[0].shape[2]
-        offsets, slots = (torch.arange(n, device=tokens.device) for n in (width, used))  # (P,), (T,)
-        old, new = state.lengths.unsqueeze(1), lengths.unsqueeze(1)  # (B, 1)
-        gap = used - old  # each row's text moves up to the new tokens: local attention counts slots, not positions
-        past = state.tensors if not gap.any() else tuple(_rows_of(t, (slots - gap).clamp(min=0)) for t in state.tensors)
-        cache = DynamicCache(list(zip(past[::2], past[1::2], strict=True)) if used else None)
-        output = self.model(
-            inputs_embeds=self._embed(tokens),
-            attention_mask=torch.cat([slots >= gap, offsets < new], dim=1).long(),  # (B, T + P)
-            position_ids=(old + offsets).clamp(max=self.context_length - 1),
-            past_key_values=cache,
-            use_cache=True,
+        output, tensors = append(
+            self.model, state.tensors, state.lengths, lengths, self.context_length, inputs_embeds=self._embed(tokens)
         )
-        # The model wrote every row's new tokens from slot T on, behind its text; the gap before it goes.
-        total = state.lengths + lengths
-        target = torch.arange(int(total.max()), device=tokens.device)  # (T',)
-        source = (target + gap).clamp(max=used + width - 1)  # (B, T')
-        tensors = tuple(_rows_of(tensor, source) for layer in output.past_key_values.layers for tensor in _pair(layer))
-        return features_at(output.last_hidden_state, lengths - 1), KeyValueState(total, tensors)
+        return features_at(output.last_hidden_state, lengths - 1), KeyValueState(state.lengths + lengths, tensors)
 
 
 _BIDIRECTIONAL = ("bert", "roberta", "distilbert", "xlm-roberta", "electra", "albert", "mpnet", "modernbert")
-
-
-def _pair(layer: Any) -> tuple[Tensor, Tensor]:
-    return layer.keys, layer.values
-
-
-def _rows_of(tensor: Tensor, slots: Tensor) -> Tensor:
-    """Some slots of each row: (B, H, T, E) and (B, T') to (B, H, T', E)."""
-    return tensor.gather(2, slots[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3]))
 
 
 def _with_slots(tensor: Tensor, slots: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_SIZE = 32
-"""Tokens per chunk: the fastest of 16, 32, 64 and 128 on CPU at N = 32 to 2048 (see ``benchmarks/attention.py``)."""
+"""Tokens per chunk: the fastest of 16, 32, 64 and 128 on CPU at N = 32 to 2048."""
 EPS = 1e-6
 """Added to every feature of the summed keys, as performer-pytorch does; it keeps the quotient finite."""
 

@@ -126,17 +126,6 @@ class SumTree:
         """
         return self.find((np.arange(n) + generator.random(n)) * (self.total / max(n, 1)))
 
-    def resize(self, capacity: int) -> None:
-        """Change the number of items. Priorities of items below the new capacity stay, the others are dropped.
-
-        Raises:
-            ValueError: If `capacity` is less than 1.
-        """
-        resized = SumTree(capacity)
-        kept = self._levels[0].ravel()[: min(capacity, self.capacity)]
-        resized.set(np.arange(len(kept)), kept)
-        self.capacity, self._levels = resized.capacity, resized._levels
-
     def get_state(self) -> dict[str, Any]:
         """Every priority and every sum."""
         return {"capacity": self.capacity, "levels": [level.copy() for level in self._levels]}

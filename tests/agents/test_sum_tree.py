@@ -69,18 +69,6 @@ def test_sampling_is_reproducible() -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_resize_keeps_priorities() -> None:
-    tree = SumTree(40)
-    tree.set(np.arange(40), np.arange(40.0))
-    tree.resize(2000)
-    np.testing.assert_array_equal(tree.get(np.arange(40)), np.arange(40.0))
-    assert (tree.capacity, tree.total) == (2000, 780.0)
-    tree.resize(3)
-    assert (tree.capacity, tree.total) == (3, 3.0)
-    with pytest.raises(ValueError, match="capacity must be at least 1"):
-        tree.resize(0)
-
-
 def test_pickle_keeps_priorities() -> None:
     tree = SumTree(70)
     tree.set(np.arange(70), np.arange(70.0))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from agents import DoubleDQN, make_vec_env
-from agents.application.callbacks import ProgressDisplay, SampleTexts, SaveCheckpoint, StopWhen
+from agents.application.callbacks import ProgressDisplay, SampleTexts, StopWhen, save_model
 from agents.application.run_folder import create_run_folder
 from agents.application.train import train
 from agents.saving.arguments import constructor_arguments, merge, parse_assignments
@@ -169,18 +169,6 @@ class TestAtomicWrite:
         assert json.loads(path.read_text()) == {"a": 1}
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_a_failed_save_leaves_the_old_model(self, tmp_path):
-        env = make_vec_env(ENV, 2, seed=0, env_kwargs=ENV_ARGS)
-        model = DoubleDQN("PerformerPolicy", env, seed=0, **TINY)
-        callback = SaveCheckpoint(tmp_path / "model.zip", every=1)
-        callback.init_callback(model)
-        callback.act()
-        old = (tmp_path / "model.zip").read_bytes()
-        model.unpicklable = threading.Lock()
-        with pytest.raises(TypeError):
-            callback.act()
-        assert (tmp_path / "model.zip").read_bytes() == old and len(list(tmp_path.iterdir())) == 1
-
 
 class TestCallbacks:
     """With an SB3 agent of another kind: they are for any."""
@@ -222,3 +210,13 @@ class TestCallbacks:
     def test_arguments(self, arguments):
         with pytest.raises(ValueError, match="must be at least 1, got 0"):
             SampleTexts(make_vec_env(ENV, 1), **arguments)
+
+
+def test_a_failed_save_leaves_the_old_model(tmp_path):
+    model = DoubleDQN("PerformerPolicy", make_vec_env(ENV, 2, seed=0, env_kwargs=ENV_ARGS), seed=0, **TINY)
+    save_model(model, tmp_path / "model.zip")
+    old = (tmp_path / "model.zip").read_bytes()
+    model.unpicklable = threading.Lock()
+    with pytest.raises(TypeError):
+        save_model(model, tmp_path / "model.zip")
+    assert (tmp_path / "model.zip").read_bytes() == old and len(list(tmp_path.iterdir())) == 1

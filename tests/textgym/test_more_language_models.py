@@ -131,6 +131,47 @@ def test_cache_agrees_with_reading_everything(directory):
     assert cached.n_read < fresh.n_read / 3
 
 
+SMALL = {
+    **{"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 32},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "caches"),
+    [
+        ("mistral", {"sliding_window": 4}, True),
+        ("qwen2", {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 0}, True),
+        ("gemma2", {"sliding_window": 4}, True),
+        ("gemma3_text", {"sliding_window": 4}, True),
+        ("gpt_neo", {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4}, True),
+        ("llama4_text", {"attention_chunk_size": 4, "num_local_experts": 1, "intermediate_size_mlp": 32}, False),
+        ("mamba", {"state_size": 4}, False),
+    ],
+)
+def test_rows_of_unequal_length_whatever_the_attention(directory, tmp_path, family, arguments, caches):
+    """Local attention counts slots of the cache, not positions: gaps between a row's tokens would shorten its reach."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained(directory).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(SMALL | arguments))).save_pretrained(tmp_path)
+    model, alone = HuggingFaceLM(tmp_path), HuggingFaceLM(tmp_path)
+    generator = np.random.default_rng(0)
+    tokens, lengths = generator.integers(40, size=(4, 24)), np.array([9, 2, 0, 5])
+    for step in range(12):
+        got = model.log_probs(tokens, lengths)
+        for row in range(4):
+            alone.forget()
+            expected = alone.log_probs(tokens[row : row + 1], lengths[row : row + 1])[0]
+            assert got[row] == pytest.approx(expected, abs=1e-4), (step, row)
+        lengths = lengths + generator.integers(0, 3, size=4)
+        if step % 4 == 3:
+            tokens[step % 3], lengths[step % 3] = generator.integers(40, size=24), 1
+        lengths = lengths.clip(max=22)
+    assert (model._cache is not None) == caches
+
+
 def test_cache_reads_each_token_once(directory):
     model = HuggingFaceLM(directory)
     tokens = np.random.default_rng(1).integers(40, size=(3, 20))

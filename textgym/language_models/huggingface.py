@@ -22,7 +22,7 @@ class HuggingFaceLM:
 
     :meth:`log_probs` keeps the keys and values of its last batch: row ``i`` of the next call costs only the tokens
     that it adds to row ``i`` of this one. A row that does not continue, as after the end of an episode, is read anew
-    in the same pass; its old entries are masked out, and the cache is rebuilt when most of it is such waste.
+    in the same pass. A model that keeps none (a recurrent one), or attends in chunks, reads whole prefixes each time.
 
     Args:
         path: Local directory with a causal model and its tokenizer, as ``save_pretrained`` writes them.
@@ -68,7 +68,6 @@ class HuggingFaceLM:
         """Drop the key-value cache; the next call reads its prefixes from their beginning."""
         self._rows: list[list[int]] = []
         self._cache: Any = None
-        self._mask: Any = None
         self._last: Any = None
 
     def log_probs(self, tokens: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -78,17 +77,18 @@ class HuggingFaceLM:
         """
         import torch
 
+        from textgym.language_models.key_values import empty_cache
+
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
         rows = [self._prefix(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
         if not rows:
             return np.zeros((0, self.vocab_size), np.float32)
-        width = 0 if self._mask is None else self._mask.shape[1]
-        if len(rows) != len(self._rows) or width > 2 * max(map(len, rows)) + 32:
+        if len(rows) != len(self._rows):
             self.forget()
-        kept = [
-            len(old) if row[: len(old)] == old else 0
-            for row, old in zip(rows, self._rows or [[]] * len(rows), strict=True)
-        ]
+            self._cache = empty_cache(self._model, len(rows))
+        kept = [0] * len(rows)
+        if self._cache is not None and self._rows:
+            kept = [len(o) if row[: len(o)] == o else 0 for row, o in zip(rows, self._rows, strict=True)]
         new = [row[count:] for row, count in zip(rows, kept, strict=True)]
         if any(new):
             with torch.inference_mode():
@@ -137,25 +137,16 @@ class HuggingFaceLM:
         """Feed each row its new tokens, after the ``kept`` tokens that its cache holds already."""
         import torch
 
+        from textgym.language_models.key_values import append
+
         ids, mask = self._pad(new)  # (n, T)
-        n, width = ids.shape
         counts = torch.tensor([len(row) for row in new], device=self.device)
-        offsets = torch.tensor(kept, device=self.device)
-        if self._mask is None:
-            self._mask = mask
+        if self._cache is None:
+            output = self._model(input_ids=ids, attention_mask=mask, use_cache=False)
         else:
-            # What a row does not continue stays in the cache, where nothing attends to it any more.
-            self._mask = torch.cat([self._mask * (offsets > 0)[:, None], mask], dim=1)
-        positions = (offsets[:, None] + torch.arange(width, device=self.device)).clamp(max=self._window - 1)
-        output = self._model(
-            input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self._cache = output.past_key_values
+            offsets = torch.tensor(kept, device=self.device)
+            output, self._cache = append(self._model, self._cache, offsets, counts, self._window, input_ids=ids)
         self.n_read += int(counts.sum())
-        logits = output.logits[torch.arange(n), (counts - 1).clamp(min=0), : self.vocab_size]  # (n, V)
+        logits = output.logits[torch.arange(len(new)), (counts - 1).clamp(min=0), : self.vocab_size]  # (n, V)
         fresh = logits.float().log_softmax(dim=-1)
         self._last = fresh if self._last is None else torch.where((counts > 0)[:, None], fresh, self._last)
