@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import gymnasium as gym
+import pandas as pd
 import pytest
 
 import textgym
@@ -121,6 +122,25 @@ CALLS = {
     "error_rate": (lambda: textgym.demonstrations(ENV, n=1, error_rate=2), r"error_rate must lie in \[0, 1\], got 2"),
     "empty alphabet": (lambda: CharacterTokenizer(""), "got none|at least|empty"),
     "words twice": (lambda: WordTokenizer(["a", "a"]), "'a'"),
+    "rewards that are a string": (
+        lambda: Product("ab"),
+        "rewards must be a list of reward functions, got a single str",
+    ),
+    "rewards that are none": (lambda: Product(["ab"]), "rewards must hold functions, got 'ab'"),
+    "weights that are a list": (lambda: WeightedSum([1.0]), "weights must be a mapping of reward functions"),
+    "texts that are one": (
+        lambda: KeywordCoverage(["a"])(["the food"], "is happy"),
+        "completions must be a list of texts or conversations, got a single str: 'is happy'",
+    ),
+    "symbols without an order": (
+        lambda: WordTokenizer({"a", "b"}),
+        "words must have an order, which decides their ids",
+    ),
+    "widths that are one": (lambda: StateAutoEncoder(8, 2, hidden=16), "hidden must be a list of widths"),
+    "columns for lines": (
+        lambda: NGramLM(pd.DataFrame({"text": ["a b"]})),
+        "texts must be a list of lines, got one that holds {'text': 'a b'}",
+    ),
     "no weights": (lambda: WeightedSum({}), "weights must hold at least one reward function, got none"),
     "no rewards": (lambda: Product([]), "got none"),
     "maximum below minimum": (lambda: Length(5, 3), "maximum must be an integer of at least 5, got 3"),

@@ -59,3 +59,12 @@ def check_list(name: str, value: Any, of: str) -> list[Any]:
     if isinstance(value, refused) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list of {of}, got a single {type(value).__name__}: {reprlib.repr(value)}")
     return list(value)
+
+
+def check_texts(name: str, value: Any, of: str = "texts") -> list[str]:
+    """:func:`check_list` of strings."""
+    items = check_list(name, value, of)
+    for item in items:
+        if not isinstance(item, str):
+            raise ValueError(f"{name} must be a list of {of}, got one that holds {reprlib.repr(item)}")
+    return items

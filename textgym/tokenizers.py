@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,18 @@ class Tokenizer(ABC):
     def token_text(self, token: int) -> str:
         """Text of one id, special ones in angle brackets or as the tokenizer names them."""
 
+    def split(self, text: str) -> list[str]:
+        """The pieces of a text that have ids of their own, known or not; its words if nothing finer is known."""
+        return text.split()
+
+    def encode_known(self, text: str, unknown: int) -> list[int]:
+        """Ids of any text: pieces that have no id become ``unknown`` instead of an error."""
+        try:
+            return self.encode(text)
+        except ValueError:
+            pieces = self.split(text)
+            return [unknown] if pieces == [text] else [i for piece in pieces for i in self.encode_known(piece, unknown)]
+
     def with_prompt_words(self, prompts: Iterable[str]) -> Tokenizer:
         """A tokenizer that encodes all these prompts: what has no id yet gets one that occurs in prompts alone."""
         return self
@@ -60,6 +72,10 @@ class _SymbolTokenizer(Tokenizer):
     kind: str
 
     def __init__(self, symbols: Iterable[str], prompt_symbols: Iterable[str]) -> None:
+        if isinstance(symbols, Set):
+            raise ValueError(
+                f"{self.kind}s must have an order, which decides their ids, got a {type(symbols).__name__}"
+            )
         self.symbols, self.prompt_symbols = tuple(symbols), tuple(prompt_symbols)
         if not self.symbols:
             raise ValueError(f"{self.kind}s must hold at least one {self.kind}, got none")
@@ -72,10 +88,6 @@ class _SymbolTokenizer(Tokenizer):
         self.n_ids = self.vocab_size + len(self.prompt_symbols)
         self._texts = (*self.symbols, "<eos>", *self.prompt_symbols)
         self._ids = {text: token for token, text in enumerate(self._texts) if token != self.eos_id}
-
-    @abstractmethod
-    def split(self, text: str) -> list[str]:
-        """The symbols that a text consists of, known or not."""
 
     def encode(self, text: str) -> list[int]:
         """See :meth:`Tokenizer.encode`."""
@@ -285,18 +297,3 @@ def _load(path: Path) -> Any:
     from tokenizers import Tokenizer as FastTokenizer
 
     return FastTokenizer.from_file(str(file))
-
-
-def encode_known(tokenizer: Tokenizer, text: str, unknown: int) -> list[int]:
-    """Ids of any text: words that the tokenizer has no id for become ``unknown`` instead of an error."""
-    try:
-        return tokenizer.encode(text)
-    except ValueError:
-        pieces = tokenizer.split(text) if isinstance(tokenizer, _SymbolTokenizer) else text.split()
-    ids: list[int] = []
-    for piece in pieces:
-        try:
-            ids += tokenizer.encode(piece)
-        except ValueError:
-            ids.append(unknown)
-    return ids

@@ -139,7 +139,7 @@ def _model_in(folder: Path) -> Path | None:
 def _exported_environment(folder: Path) -> dict[str, Any] | None:
     """What an exported model was trained in; None where its files do not tell."""
     try:
-        environment = json.loads((folder / EXPORTED).read_text("utf-8")).get("environment")
+        environment = json.loads((folder / EXPORTED).read_text("utf-8-sig")).get("environment")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CommandError(f"{folder / EXPORTED} can't be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(environment, dict):

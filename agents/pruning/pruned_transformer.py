@@ -191,7 +191,7 @@ class PrunedTransformer(nn.Module):
         directory = local_directory(path)
         if not (directory / PRUNING_FILE).is_file():
             raise ValueError(f"path must hold a {PRUNING_FILE}, as save_pretrained() writes it, got {str(path)!r}")
-        description = json.loads((directory / PRUNING_FILE).read_text("utf-8"))
+        description = json.loads((directory / PRUNING_FILE).read_text("utf-8-sig"))
         config = transformers.AutoConfig.from_pretrained(str(directory), local_files_only=True)
         model: Any = getattr(transformers, config.architectures[0])(config)
         pruned = cls(model, description["method"], scope=description["scope"])

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from agents.representations.neighbours import batches, nearest_vectors, neighbour_divergence
+from textgym.checks import check_list
 
 if TYPE_CHECKING:
     from agents.representations.state_embedding import StateEmbedding
@@ -84,6 +85,7 @@ class StateAutoEncoder(nn.Module):
         neighbour_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        hidden = check_list("hidden", hidden, "widths")
         sizes = {"input_dim": input_dim, "latent_dim": latent_dim, "hidden": min(hidden, default=1)}
         for name, size in sizes.items():
             if size < 1:
@@ -254,6 +256,8 @@ class StateAutoEncoder(nn.Module):
         self.decoder.start_from(components.T)
 
     def _vectors(self, data: Any, embedding: StateEmbedding | None) -> Tensor:
+        if hasattr(data, "to_numpy"):  # a data frame, whose columns are the vectors' numbers
+            data = np.array(data.to_numpy())
         if not isinstance(data, (np.ndarray, Tensor)):
             if embedding is None:
                 raise ValueError("embedding must be given to learn from texts, got None")

@@ -18,6 +18,7 @@ from agents.encoders.base import CausalEncoder, features_at
 from agents.encoders.performer import Performer
 from agents.representations.embedding_cache import EmbeddingCache
 from agents.representations.extractors import token_row
+from textgym.checks import check_texts
 from textgym.tokenizers import Tokenizer, as_tokenizer
 
 States: TypeAlias = "Sequence[str] | NDArray[np.generic] | Tensor"
@@ -148,11 +149,13 @@ class StateEmbedding(nn.Module, ABC):
 
     def embed(self, states: States) -> NDArray[np.float32]:
         """Return the vectors, (B, D), as an array without gradient; see :meth:`forward`."""
-        if isinstance(states, str):
-            raise ValueError(f"states must be a sequence of strings or token rows of shape (B, L), got {states!r}")
-        if not len(states):
+        rows: Any
+        if isinstance(states, (np.ndarray, Tensor)):
+            rows = token_rows(states)
+        else:
+            rows = check_texts("states", states, "texts, or token rows (B, L)")
+        if not len(rows):
             return np.empty((0, self.features_dim), np.float32)
-        rows: Any = list(states) if not isinstance(states, (np.ndarray, Tensor)) else token_rows(states)
         if not self.frozen:
             return self._arrays(rows)
         keys = rows if isinstance(rows, list) else [row.tobytes() for row in rows]

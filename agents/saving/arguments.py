@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agents.saving.files import CommandError, parse_yaml
@@ -95,6 +95,19 @@ def check_agent_arguments(arguments: dict[str, Any], source: str = "--set") -> N
     """
     from agents.double_dqn.arguments import check_arguments
 
+    check_agent_names(arguments, source)
+    try:
+        check_arguments(constructor_arguments(arguments))
+    except ValueError as error:
+        raise CommandError(f"{source}: {one_line(error)}") from None
+
+
+def check_agent_names(arguments: Mapping[str, Any], source: str = "--set") -> None:
+    """The part of :func:`check_agent_arguments` that concerns names.
+
+    Raises:
+        CommandError: If an argument is unknown.
+    """
     defaults = agent_defaults()
     for name in arguments:
         if name not in defaults:
@@ -109,10 +122,6 @@ def check_agent_arguments(arguments: dict[str, Any], source: str = "--set") -> N
             raise CommandError(
                 f"{source} policy_kwargs takes no argument {name!r}; accepted: {', '.join(sorted(policy_names))}"
             )
-    try:
-        check_arguments(constructor_arguments(arguments))
-    except ValueError as error:
-        raise CommandError(f"{source}: {one_line(error)}") from None
 
 
 def _policy_arguments() -> set[str]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from agents.saving.arguments import check_agent_arguments, constructor_arguments, make_env, merge
-from agents.saving.files import CommandError
+from agents.saving.arguments import check_agent_names, constructor_arguments, make_env, merge
 from agents.saving.presets import PRESETS, Preset
 from agents.tuning.parallel import Report
 from agents.tuning.space import Params, Space
@@ -81,10 +80,7 @@ class TrainObjective:
             CommandError: If it has not.
         """
         first = {name: dimension.as_data() for name, dimension in space.dimensions.items()}
-        try:
-            check_agent_arguments(space.arguments(first))
-        except CommandError as error:
-            raise CommandError(f"--space{str(error).removeprefix('--set')}") from None
+        check_agent_names(space.arguments(first), "--space")
 
     def __call__(self, arguments: dict[str, Any], seed: int, report: Report) -> float:
         """Train and evaluate, see :class:`agents.hyperparam_opt.Study`."""

@@ -206,7 +206,7 @@ def test_errors(bert_path: Path, tmp_path: Path) -> None:
         embedding.embed(rows([0]))
     with pytest.raises(ValueError, match=r"shape \(B, L\), got shape \(8,\)"):
         embedding.embed(rows([0])[0])
-    with pytest.raises(ValueError, match="states must be a sequence of strings"):
+    with pytest.raises(ValueError, match="states must be a list of texts, or token rows"):
         embedding.embed("a b")
     assert embedding.embed([]).shape == (0, 16)
 

@@ -359,7 +359,7 @@ def test_embedding_similarity(bert):
         (lambda: Bleu()([""], ["a"], reference=[[]]), "column 'reference' must hold at least one text a row"),
         (lambda: Chrf(-1), "word_order must be an integer of at least 0, got -1"),
         (lambda: KeywordCoverage([]), "keywords must be a list of at least one word"),
-        (lambda: KeywordCoverage("cat"), "keywords must be a list of at least one word, got 'cat'"),
+        (lambda: KeywordCoverage("cat"), "keywords must be a list of at least one word, got a single str: 'cat'"),
         (lambda: KeywordCoverage(["a", "!"]), "keywords must hold a letter or digit each, got '!'"),
         (lambda: LogLikelihood(bigram_model(), 0.0), "floor must be a finite number below 0, got 0.0"),
         (lambda: NegativeKL(bigram_model(), ceiling=-1), "ceiling must be a finite number above 0, got -1"),

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from textgym.checks import check_at_least
-from textgym.tokenizers import Tokenizer, WordTokenizer, as_tokenizer, encode_known
+from textgym.checks import check_at_least, check_texts
+from textgym.tokenizers import Tokenizer, WordTokenizer, as_tokenizer
 
 _START, _UNKNOWN = -1, -2
 
@@ -64,7 +64,7 @@ class NGramLM:
     ) -> None:
         if isinstance(texts, str):
             raise ValueError(f"texts must be a list of lines (NGramLM.from_file reads a file), got {texts[:40]!r}")
-        lines = [line for line in texts if line.strip()]
+        lines = [line for line in check_texts("texts", texts, "lines") if line.strip()]
         if not lines:
             raise ValueError("texts must hold at least one line that is not blank, got none")
         if tokenizer is not None and max_words is not None:
@@ -87,8 +87,8 @@ class NGramLM:
         """
         if not Path(path).is_file():
             raise ValueError(f"path must be a text file, got {str(path)!r}")
-        with open(path, encoding="utf-8") as file:
-            return cls(file, tokenizer, order, max_words)
+        with open(path, encoding="utf-8-sig") as file:
+            return cls(list(file), tokenizer, order, max_words)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NGramLM:
         return self  # never changes: gymnasium.make copies the arguments it is given
@@ -120,7 +120,7 @@ class NGramLM:
         return result
 
     def _encode(self, text: str) -> list[int]:
-        ids = encode_known(self.tokenizer, text, unknown=_UNKNOWN)
+        ids = self.tokenizer.encode_known(text, _UNKNOWN)
         return [token if token < self.vocab_size else _UNKNOWN for token in ids]
 
     def _count(self, lines: list[str]) -> dict[tuple[int, ...], _Followers]:

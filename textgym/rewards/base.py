@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.checks import check_list
+
 RewardFunction = Callable[..., list[float]]
 Text = str | Sequence[Mapping[str, Any]]
 """A plain text, or a conversation: messages with a string under ``"content"``."""
@@ -39,7 +41,9 @@ class Reward(ABC):
             completions: As many texts or conversations.
             **columns: Further columns of the data set, each of as many values; what a reward does not know it ignores.
         """
-        return self.score([plain_text(text) for text in prompts], [plain_text(text) for text in completions], **columns)
+        of = "texts or conversations"
+        given = check_list("prompts", prompts, of), check_list("completions", completions, of)
+        return self.score(*([plain_text(text) for text in texts] for texts in given), **columns)
 
     @abstractmethod
     def score(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:

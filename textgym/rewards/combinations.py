@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from textgym.checks import check_list
 from textgym.rewards.base import Reward, RewardFunction, call_reward, reward_name
 
 
@@ -21,9 +22,12 @@ class Product(Reward):
     """
 
     def __init__(self, rewards: Sequence[RewardFunction]) -> None:
+        rewards = check_list("rewards", rewards, "reward functions")
         if not rewards:
             raise ValueError("rewards must hold at least one reward function, got none")
         for reward in rewards:
+            if not callable(reward):
+                raise ValueError(f"rewards must hold functions, got {reward!r}")
             low, high = getattr(reward, "range", (0.0, 1.0))
             if low < 0 or high > 1:
                 raise ValueError(f"rewards of a Product must lie in [0, 1], {reward_name(reward)} has ({low}, {high})")
@@ -46,6 +50,8 @@ class WeightedSum(Reward):
     """
 
     def __init__(self, weights: Mapping[RewardFunction, float]) -> None:
+        if not isinstance(weights, Mapping):
+            raise ValueError(f"weights must be a mapping of reward functions to numbers, got {weights!r}")
         if not weights:
             raise ValueError("weights must hold at least one reward function, got none")
         self.weights = dict(weights)

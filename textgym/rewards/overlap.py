@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from textgym.checks import check_at_least
+from textgym.checks import check_at_least, check_texts
 from textgym.rewards.base import Reward, column, require
 from textgym.rewards.form import MAX_LENGTH, check_unit
 
@@ -180,7 +180,8 @@ class KeywordCoverage(Reward):
 
     @staticmethod
     def _check(keywords: Sequence[str]) -> list[str]:
-        if isinstance(keywords, str) or not keywords:
+        keywords = check_texts("keywords", keywords, "at least one word")
+        if not keywords:
             raise ValueError(f"keywords must be a list of at least one word, got {keywords!r}")
         padded = [_words(keyword) for keyword in keywords]
         if "  " in padded:

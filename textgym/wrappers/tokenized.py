@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from textgym.checks import check_at_least
-from textgym.tokenizers import CharacterTokenizer, Tokenizer, as_tokenizer, encode_known
+from textgym.tokenizers import CharacterTokenizer, Tokenizer, as_tokenizer
 
 
 class TokenizeObservation(gym.ObservationWrapper[NDArray[np.int32], Any, Any], gym.utils.RecordConstructorArgs):
@@ -81,7 +81,7 @@ class TokenizeObservation(gym.ObservationWrapper[NDArray[np.int32], Any, Any], g
         return row
 
     def _encode(self, text: str) -> list[int]:
-        return encode_known(self.tokenizer, text, self.unknown_id)
+        return self.tokenizer.encode_known(text, self.unknown_id)
 
 
 def _observed_keys(space: spaces.Space[Any], keys: Sequence[str] | None) -> tuple[str, ...] | None:
