@@ -16,9 +16,10 @@ from agents.saving.files import CommandError, write_json, write_text, writing
 from agents.saving.json_lines import append
 from agents.saving.results import Result, describe, load_results, read_results
 from benchmarks import run as runner
+from benchmarks.cells import Cell
 from benchmarks.progress import SweepProgress
 from benchmarks.sensitivity import ABLATIONS, described
-from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS, Cell
+from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 

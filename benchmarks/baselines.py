@@ -29,7 +29,7 @@ from agents.encoders.base import features_at
 from agents.representations.extractors import token_row
 from agents.saving.arguments import constructor_arguments, merge
 from agents.saving.presets import PRESETS, Preset
-from benchmarks.sweep import Cell
+from benchmarks.cells import Cell
 
 N_ENVS = 16
 EXPLORATION_STEPS = 20_000

@@ -30,8 +30,8 @@ def main(definition: str, path: Path) -> None:
     import torch
 
     from agents.saving.json_lines import append
+    from benchmarks.cells import Cell
     from benchmarks.learning import run_cell
-    from benchmarks.sweep import Cell
 
     torch.set_num_threads(1)
     append(path, run_cell(Cell(**json.loads(definition))))

@@ -38,7 +38,7 @@ _SWEEP = """
 import sys
 from pathlib import Path
 from benchmarks.run import run_cells
-from benchmarks.sweep import Cell
+from benchmarks.cells import Cell
 budget = {"budget_steps": 1024, "evaluations": 2, "eval_episodes": 16}
 cells = [Cell("ours", "TextGen/Reverse-v0", seed, {"length": 2, "vocab_size": 3}, **budget) for seed in (0, 1)]
 sys.exit(bool(run_cells(cells, Path(sys.argv[1]), jobs=1)))

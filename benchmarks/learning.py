@@ -16,8 +16,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents import make_vec_env, validate
 from agents.saving.results import Result
 from benchmarks.baselines import default_steps, make_agent, n_updates
+from benchmarks.cells import Cell
 from benchmarks.run import EVALUATION_SEED
-from benchmarks.sweep import Cell
 
 FIRST_MILESTONE = 2_000
 PACKAGES = ("gymnasium", "numpy", "performer-pytorch", "sb3-contrib", "stable-baselines3", "torch")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.saving.results import Result
-from benchmarks.sweep import Cell
+from benchmarks.cells import Cell
 
 START_SECONDS = 10.0
 """What a process needs before its training begins, and for what is not in its result."""

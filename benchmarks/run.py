@@ -17,7 +17,7 @@ from pathlib import Path
 from agents.saving.json_lines import append
 from agents.saving.results import Result, read_results
 from agents.tuning.parallel import WorkerDied, run_parallel
-from benchmarks.sweep import Cell
+from benchmarks.cells import Cell
 
 EVALUATION_SEED = 1_000_000
 """First seed of the evaluation's rows: far from those of training, the same for every agent."""

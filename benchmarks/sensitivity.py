@@ -11,7 +11,9 @@ from typing import Any
 
 from agents.application.report.effects import Effect
 from agents.saving.results import Ablation
-from benchmarks.sweep import ABLATION_BASE, ABLATION_TASKS, FACTORS, SWEEPS, Cell, ablation
+from benchmarks.cells import Cell
+from benchmarks.changes import ABLATION_BASE, ABLATION_TASKS, FACTORS, ablation
+from benchmarks.sweep import SWEEPS
 
 BASE_NAME = "base"
 ABLATIONS = {

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from benchmarks.attention import attention_figures, step_figures
+from benchmarks.cells import REVERSE, TEXTGEN
 from benchmarks.comparison import Figure, best_rates
-from benchmarks.sweep import REVERSE, TEXTGEN
 from benchmarks.updates import NETWORK, update_figures
 from textgym import TextGenVectorEnv
 

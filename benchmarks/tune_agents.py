@@ -23,10 +23,11 @@ from agents.tuning import Report, Study
 from agents.tuning.objective import as_yaml
 from agents.tuning.parallel import run_parallel
 from benchmarks.baselines import AGENTS
+from benchmarks.cells import Cell
 from benchmarks.learning import run_cell
 from benchmarks.run import ENGINES
 from benchmarks.spaces import TABLE_SPACES
-from benchmarks.sweep import TABLE_SECONDS, TUNING_SECONDS, TUNING_TASKS, Cell
+from benchmarks.sweep import TABLE_SECONDS, TUNING_SECONDS, TUNING_TASKS
 from textgym import references
 
 TUNING_SEED = 700_000

@@ -33,9 +33,9 @@ from agents.saving.json_lines import append
 from agents.tuning import Report, Study
 from agents.tuning.figures import best_so_far
 from benchmarks.baselines import default_steps, make_agent
+from benchmarks.cells import REVERSE, Cell
 from benchmarks.learning import LearningCurve
 from benchmarks.spaces import SPACES
-from benchmarks.sweep import REVERSE, Cell
 
 SAMPLERS = ("gp", "random")
 FRESH_SEEDS = (500_000, 501_000, 502_000)

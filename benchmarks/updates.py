@@ -15,8 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents import DoubleDQN, PerformerExtractor, make_vec_env
 from benchmarks.baselines import ShippedPerformerExtractor
+from benchmarks.cells import REVERSE
 from benchmarks.comparison import Figure, best_rates
-from benchmarks.sweep import REVERSE
 
 NETWORK = {"features_dim": 64, "n_layers": 2}
 """The network of all agents, ours and theirs."""

@@ -3,8 +3,8 @@
 import pytest
 
 import textgym
+from benchmarks.cells import REVERSE, TEXTGEN, Cell
 from benchmarks.learning import run_cell
-from benchmarks.sweep import REVERSE, TEXTGEN, Cell
 
 pytestmark = pytest.mark.slow
 

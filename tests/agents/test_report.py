@@ -44,8 +44,9 @@ from agents.application.train import train
 from agents.saving.files import CommandError
 from agents.saving.json_lines import append
 from agents.saving.settings import resolve_settings
+from benchmarks.cells import Cell
 from benchmarks.sensitivity import described, variants
-from benchmarks.sweep import SWEEPS, Cell
+from benchmarks.sweep import SWEEPS
 from textgym import env_ids, references
 
 EVIL = '</script><img src=x onerror="document.title=1">&\u2028\u202eאב🦜'

@@ -15,9 +15,10 @@ from benchmarks.baselines import (
     make_agent,
 )
 from benchmarks.baselines import n_updates as count_updates
+from benchmarks.cells import SEEDS, Cell
 from benchmarks.learning import run_cell
 from benchmarks.spaces import TABLE_SPACES
-from benchmarks.sweep import SEEDS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TABLE_TASKS, TUNING_TASKS, Cell
+from benchmarks.sweep import SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TABLE_TASKS, TUNING_TASKS
 from textgym import TokenSequence, env_ids
 
 SPACE = TokenSequence(8, 5, 5)

@@ -14,8 +14,8 @@ import pytest
 
 from agents.saving.json_lines import read
 from agents.saving.results import read_results
+from benchmarks.cells import Cell
 from benchmarks.run import run_cells
-from benchmarks.sweep import Cell
 
 ROOT = Path(__file__).parents[2]
 PROC = Path("/proc")

@@ -13,12 +13,13 @@ from agents.saving.json_lines import append, read
 from agents.saving.results import load_results, read_results
 from benchmarks.__main__ import app
 from benchmarks.baselines import default_steps, make_agent
+from benchmarks.cells import Cell
 from benchmarks.figures import learning_curves, summarise
 from benchmarks.learning import LearningCurve, evaluate, run_cell
 from benchmarks.progress import START_SECONDS, SweepProgress
 from benchmarks.run import run_cells
 from benchmarks.sensitivity import variants
-from benchmarks.sweep import SWEEPS, TABLE_AGENTS, Cell
+from benchmarks.sweep import SWEEPS, TABLE_AGENTS
 
 TASK = "TextGen/Reverse-v0"
 BUDGET = {"budget_steps": 256, "evaluations": 4, "eval_episodes": 16}

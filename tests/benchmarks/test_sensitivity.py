@@ -8,8 +8,10 @@ import pytest
 from agents.application.report.effects import effects, normalised_area
 from agents.saving.json_lines import read
 from agents.saving.results import ablations_in, load_results
+from benchmarks.cells import SEEDS
+from benchmarks.changes import ABLATION_TASKS, FACTORS, SMALL_TASKS
 from benchmarks.sensitivity import ablation_markdown, described, markdown, variants
-from benchmarks.sweep import ABLATION_TASKS, FACTORS, SEEDS, SMALL_TASKS, SWEEPS
+from benchmarks.sweep import SWEEPS
 
 ROOT = Path(__file__).parents[2]
 

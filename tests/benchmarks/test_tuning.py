@@ -7,8 +7,8 @@ import pytest
 
 from agents.hyperparam_opt import Space, Study
 from benchmarks.baselines import AGENTS
+from benchmarks.cells import REVERSE
 from benchmarks.spaces import SPACES
-from benchmarks.sweep import REVERSE
 from benchmarks.tuning import CellObjective, draw, measure
 
 TINY = {"length": 2, "vocab_size": 3}

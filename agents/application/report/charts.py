@@ -59,7 +59,7 @@ def styles(agents: Sequence[str]) -> dict[str, Style]:
     """A style for each agent, the known ones first and always alike.
 
     Args:
-        agents: Names as in :attr:`benchmarks.sweep.Cell.agent`, perhaps with arguments behind.
+        agents: Names as in :attr:`benchmarks.cells.Cell.agent`, perhaps with arguments behind.
     """
     known = [agent for agent in LABELS if agent in agents]
     others = [agent for agent in dict.fromkeys(agents) if agent not in LABELS]
