@@ -131,13 +131,13 @@ def tune_agents(
 
 @app.command()
 def figure(
-    results: Annotated[Path, typer.Argument(help="File of results, or a folder: all below it are drawn.")],
+    results: Annotated[list[Path], typer.Argument(help="Files of results, or folders: all below them are drawn.")],
     out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("docs/learning_curves.png"),
 ) -> None:
     """Draw learning curves: score against seconds of training and against environment steps."""
     from benchmarks.figures import learning_curves
 
-    loaded = load_results(results)
+    loaded = [result for path in results for result in load_results(path)]
     learning_curves(loaded, out)
     _print_summary(loaded)
     Console().print(f"wrote {out}", soft_wrap=True)

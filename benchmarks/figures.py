@@ -17,7 +17,8 @@ from agents.saving.results import Result
 def summarise(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
     """Task → one row for each agent: scores over seeds, and the median cost of reaching them."""
     tables: dict[str, list[dict[str, Any]]] = {}
-    for task in Comparison(results).tasks if results else ():
+    alike = [result | {"cell": result["cell"] | {"agent_kwargs": {}}} for result in results]  # whatever the arguments
+    for task in Comparison(alike).tasks if results else ():
         tables[task.name] = rows = []
         for agent, runs in task.runs.items():
             scores = np.array([run["score"] for run in runs])

@@ -53,9 +53,13 @@ def save_grid(rows: Sequence[Sequence[LineChart]], path: Path) -> None:
         for row, charts in zip(grid, rows, strict=True):
             for axes, chart in zip(row, charts, strict=True):
                 _draw_lines(axes, chart)
-                handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-        columns = min(len(handles), 4)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
+                for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                    handles.setdefault(label, handle)
+        labels = list(reversed(handles))
+        columns = min(len(labels), 4)
+        figure.legend(
+            [handles[label] for label in labels], labels, loc="outside lower center", ncols=columns, frameon=False
+        )
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=150, facecolor="white")
 
@@ -85,7 +89,9 @@ def _draw_lines(axes: Axes, chart: LineChart) -> None:
         axes.text(1.0, height, name, fontsize=8, color="#666666", ha="right", va="bottom", transform=place)
     if chart.x_scale == "symlog":
         axes.set_xscale("symlog", linthresh=1_000, linscale=0.5)
-        axes.xaxis.set_major_formatter(lambda value, position: short(value))
+        most = max(float(line.x.max()) for line in chart.lines)
+        ticks = [0.0, *(10.0**power for power in range(3, 10) if 10**power <= most)]
+        axes.set_xticks(ticks, [short(tick) for tick in ticks])
         axes.minorticks_off()
     axes.set_xlim(left=min(0.0, *(float(line.x.min()) for line in chart.lines)))
     _labels(axes, chart)

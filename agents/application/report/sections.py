@@ -154,14 +154,13 @@ def reaching(comparison: Comparison) -> Section | None:
 
 def ablation(found: Ablation, results: Sequence[Result]) -> Section:
     """The forest plot of a sweep that changes one thing at a time."""
-    key = f"ablation-{found.name}"
     try:
         chart = figures.ablation_chart(results, found)
     except ValueError as error:
-        return Section((key, found.title, html.paragraph(f"Not yet: {error}.", "note")), [])
+        return Section((found.name, found.title, html.paragraph(f"Not yet: {error}.", "note")), [])
     content = html.paragraph(found.about, "note") + str(html.figure(chart, css="wide"))
     content += html.details("By task", html.table(tables.ablation_table(results, found), "Mean score over a run"))
-    return Section((key, found.title, content), [chart])
+    return Section((found.name, found.title, content), [chart])
 
 
 def throughput(measured: dict[str, Any]) -> Section:
