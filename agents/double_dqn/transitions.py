@@ -19,7 +19,7 @@ from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.losses import ensemble_values, transition_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.transition_policies import TransitionPolicy
-from agents.exploration import EpsilonGreedy, SimHash, context_keys, linear_schedule
+from agents.exploration import EpsilonGreedy, SimHash, context_keys
 from agents.replay.prioritized import PrioritizedDictReplayBuffer, PrioritizedReplayBuffer, TransitionBatch
 from textgym import TokenSequence
 from textgym.spaces import sequence_lengths
@@ -30,6 +30,7 @@ class TransitionPath(LearningPath):
 
     name = "transitions"
     default_n_envs = 1
+    default_log_interval = 4
 
     def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)
@@ -49,6 +50,11 @@ class TransitionPath(LearningPath):
             raise ValueError(
                 f"policy must be a TransitionPolicy for dueling=True, got {model.policy_class.__name__}; "
                 "dueling=False takes any DQNPolicy"
+            )
+        if model.head_arguments()["n_ensemble"] > 1 and not issubclass(model.policy_class, TransitionPolicy):
+            raise ValueError(
+                f"policy must be a TransitionPolicy for exploration={model.exploration!r}, which needs several heads, "
+                f"got {model.policy_class.__name__}"
             )
 
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
@@ -103,7 +109,9 @@ class TransitionPath(LearningPath):
             contexts = np.zeros(len(q_values), np.uint64)
         else:
             contexts = self._contexts(rows, explorer.context)
-        return Choice(self.model.explore(q_values, masks, contexts), contexts)
+        if type(explorer) is EpsilonGreedy:  # as in DQN, `exploration_rate` decides, whoever has set it
+            explorer = EpsilonGreedy(self.model.exploration_rate, self.model.exploration_rate)
+        return Choice(self.model.explore(q_values, masks, contexts, explorer), contexts)
 
     def _contexts(self, rows: PyTorchObs, n_tokens: int) -> NDArray[np.uint64]:
         """Keys of the contexts in which an explorer counts: last tokens of a text, directions of anything else."""
@@ -138,7 +146,11 @@ class TransitionPath(LearningPath):
         buffer, env = self.model.replay_buffer, self.model._vec_normalize_env
         if isinstance(buffer, PrioritizedReplayBuffer):
             return buffer.sample(batch_size, env=env, beta=beta)
-        assert buffer is not None
+        if self.model.prioritized_replay:
+            raise ValueError(
+                f"replay_buffer must be a PrioritizedReplayBuffer for prioritized_replay=True, got {buffer!r}; "
+                "prioritized_replay=False takes any"
+            )
         return buffer.sample(batch_size, env=env)
 
     def loss(self, batch: TransitionBatch) -> Loss:  # noqa: D102
@@ -162,10 +174,8 @@ class TransitionPath(LearningPath):
         if model._n_calls % max(model.target_update_interval // model.n_envs, 1) == 0:
             polyak_update(model.q_net.parameters(), model.q_net_target.parameters(), model.tau)
             polyak_update(model.batch_norm_stats, model.batch_norm_stats_target, 1.0)
-        explorer = model.explorer
-        if isinstance(explorer, EpsilonGreedy):
-            progress = 1.0 - model._current_progress_remaining
-            model.exploration_rate = linear_schedule(explorer.initial, explorer.final, explorer.fraction, progress)
+        if isinstance(model.explorer, EpsilonGreedy):
+            model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
             model.logger.record("rollout/exploration_rate", model.exploration_rate)
 
     def on_learn(self, resets: bool) -> None:  # noqa: D102
