@@ -22,7 +22,7 @@ INTEGERS: dict[str, tuple[int, float]] = {
     "n_steps": (1, math.inf),
     "target_update_interval": (1, math.inf),
     "stats_window_size": (1, 2**31),
-    "verbose": (0, 2),
+    "verbose": (0, math.inf),
     "seed": (0, 2**32 - 1),
 }
 """Name → least and largest value."""

@@ -534,6 +534,8 @@ class DoubleDQN(LearningAgent):
             streams anew; without, they go on
         """
         check_arguments(kwargs)
+        if kwargs.get("seed") is not None:
+            kwargs["seed"] = int(kwargs["seed"])
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         model.set_random_seed(kwargs.get("seed"))
         explorer = model.explorer

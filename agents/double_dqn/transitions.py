@@ -110,7 +110,8 @@ class TransitionPath(LearningPath):
         else:
             contexts = self._contexts(rows, explorer.context)
         if type(explorer) is EpsilonGreedy:  # as in DQN, `exploration_rate` decides, whoever has set it
-            explorer = EpsilonGreedy(self.model.exploration_rate, self.model.exploration_rate)
+            rate = min(max(self.model.exploration_rate, 0.0), 1.0)
+            explorer = EpsilonGreedy(rate, rate)
         return Choice(self.model.explore(q_values, masks, contexts, explorer), contexts)
 
     def _contexts(self, rows: PyTorchObs, n_tokens: int) -> NDArray[np.uint64]:

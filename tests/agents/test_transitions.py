@@ -445,7 +445,7 @@ def test_policies_that_do_not_fit(policy, env, error, message):
     [
         ({"lower_bound": True}, "lower_bound=True needs whole episodes, got MlpPolicy"),
         ({"q_lambda": 0.7}, "q_lambda=0.7 needs whole episodes, got MlpPolicy"),
-        ({"policy": DQNPolicy}, "policy must be a TransitionPolicy for dueling=True, got DQNPolicy"),
+        ({"policy": DQNPolicy, "dueling": True}, "policy must be a TransitionPolicy for dueling=True, got DQNPolicy"),
         (
             {"replay_buffer_class": ReplayBuffer, "prioritized_replay": True},
             "replay_buffer_class must be a PrioritizedReplayBuffer",
@@ -880,6 +880,8 @@ def test_the_exploration_rate_decides_whoever_sets_it():
     assert np.array_equal(model.predict(observations)[0], greedy)  # 0 until the first step
     model.exploration_rate = 1.0
     assert 100 < (model.predict(observations)[0] != greedy).sum() < 200
+    model.exploration_rate = 1.5  # no less than always
+    assert 100 < (model.predict(observations)[0] != greedy).sum() < 200
     model.exploration_schedule = lambda progress_remaining: 0.25 * progress_remaining
     model.learn(40)
     model._current_progress_remaining = 0.5
@@ -964,7 +966,15 @@ def test_arguments_given_to_load_take_the_place_of_the_saved_ones(tmp_path, caps
     model = make_model(cartpole(2)).learn(60)
     model.save(tmp_path / "model")
     given = {"exploration_initial_eps": 0.6, "exploration_final_eps": 0.2, "exploration_fraction": 0.5}
-    given |= {"gamma": 0.5, "learning_rate": 1e-5, "train_freq": 2, "gradient_steps": 3, "n_steps": 2, "seed": 4}
+    given |= {
+        "gamma": 0.5,
+        "learning_rate": 1e-5,
+        "train_freq": 2,
+        "gradient_steps": 3,
+        "n_steps": 2,
+        "seed": np.int64(4),
+        "verbose": 3,
+    }
     custom = {"lr_schedule": lambda _: 0.0, "exploration_schedule": lambda _: 0.0}
     loaded, again = (
         DoubleDQN.load(tmp_path / "model", cartpole(), "cpu", custom, print_system_info=True, **given) for _ in range(2)
