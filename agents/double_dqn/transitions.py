@@ -152,7 +152,16 @@ class TransitionPath(LearningPath):
                 f"replay_buffer must be a PrioritizedReplayBuffer for prioritized_replay=True, got {buffer!r}; "
                 "prioritized_replay=False takes any"
             )
-        return buffer.sample(batch_size, env=env)
+        if self.model.seed is None:
+            return buffer.sample(batch_size, env=env)
+        # SB3's buffers draw from NumPy's global generator: it is lent to them, and given back.
+        assert self.model._generator is not None
+        state = np.random.get_state()  # noqa: NPY002
+        np.random.seed(self.model._generator.integers(2**32))  # noqa: NPY002
+        try:
+            return buffer.sample(batch_size, env=env)
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
 
     def loss(self, batch: TransitionBatch) -> Loss:  # noqa: D102
         policy, model = self.policy, self.model

@@ -1023,3 +1023,13 @@ def test_copies_of_models_and_policies_stand_alone():
     assert not torch.equal(weights(copied), start) and torch.equal(weights(model), start)
     for policy in policies:
         assert np.array_equal(policy.predict(observations, deterministic=True)[0], actions)
+
+
+def test_a_seed_repeats_a_run_with_the_replay_of_sb3():
+    def trained(seed):
+        return make_model(replay_buffer_class=ReplayBuffer, seed=seed, train_freq=1).learn(60)
+
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, two, other = trained(1), trained(1), trained(2)
+    assert torch.equal(weights(one), weights(two)) and not torch.equal(weights(one), weights(other))
+    assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
