@@ -146,7 +146,7 @@ def soak(
     if checkpoints is not None:
         callbacks.insert(0, SaveCheckpoints(checkpoints))
     started = time.perf_counter()
-    model.learn(steps, callbacks, log_interval=None)  # type: ignore[arg-type]
+    model.learn(steps, callbacks, log_interval=None)
     seconds = time.perf_counter() - started
     env.close()
     return {

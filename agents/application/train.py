@@ -202,7 +202,7 @@ def _run(
         ]
         try:
             # log_interval=None: LogProgress writes the log.
-            model.learn(settings.steps, callbacks, log_interval=None)  # type: ignore[arg-type]
+            model.learn(settings.steps, callbacks, log_interval=None)
         except TrainingInterrupted:
             display.close()
             say(console, f"Stopped after {model.num_timesteps:,} steps; 'textgym train --resume {folder}' goes on")

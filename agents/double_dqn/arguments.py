@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.policies import BasePolicy
 
 from agents.exploration import check_exploration
 from textgym.checks import check_range
@@ -20,7 +22,7 @@ INTEGERS: dict[str, tuple[int, float]] = {
     "n_steps": (1, math.inf),
     "target_update_interval": (1, math.inf),
     "stats_window_size": (1, 2**31),
-    "verbose": (0, 2),
+    "verbose": (0, math.inf),
     "seed": (0, 2**32 - 1),
 }
 """Name → least and largest value."""
@@ -37,7 +39,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "priority_beta": (0, 1),
 }
 FLAGS = (
-    *("double_q", "dueling", "lower_bound", "watkins"),
+    *("double_q", "dueling", "prioritized_replay", "lower_bound", "watkins"),
     *("optimize_memory_usage", "_init_setup_model"),
 )
 NEVER_NONE = frozenset(
@@ -52,10 +54,12 @@ NEVER_NONE = frozenset(
         "device",
         "priority_alpha",
         "priority_beta",
-        *FLAGS,
+        *set(FLAGS) - {"dueling", "prioritized_replay"},
     }
 )
 """None stands for a default in all the others."""
+WHOLE_FLOATS = ("learning_starts", "target_update_interval")
+"""Integers that may be written as floats, such as 1e4: SB3 only compares them and divides by them."""
 MAPPINGS = ("policy_kwargs", "replay_buffer_kwargs", "exploration_kwargs")
 
 
@@ -68,9 +72,13 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if value is None and name not in NEVER_NONE:
             continue
+        if name == "verbose" and isinstance(value, bool):
+            continue  # SB3 takes it for 0 or 1
+        if name in WHOLE_FLOATS and isinstance(value, float) and value.is_integer():
+            value = int(value)
         if name in INTEGERS:
             check_range(name, value, *INTEGERS[name], integer=True)
-        elif name in FLAGS or name == "prioritized_replay":
+        elif name in FLAGS:
             if not isinstance(value, (bool, np.bool_)):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         elif name == "max_grad_norm" and value == math.inf:
@@ -80,11 +88,30 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         elif name in MAPPINGS and not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a mapping of names to values or None, got {value!r}")
         elif name == "learning_rate" and not callable(value):
+            if not isinstance(value, Real):
+                raise ValueError(
+                    f"learning_rate must be a number or a function of the remaining progress, got {value!r}"
+                )
             check_range(name, value, 0, math.inf)
         elif name == "exploration":
             check_exploration(value)
         elif name == "device":
             _check_device(value)
+        elif name == "replay_buffer_class" and not isinstance(value, type):
+            raise ValueError(f"replay_buffer_class must be a class of replay buffers or None, got {value!r}")
+        elif name == "train_freq":
+            frequency = value[0] if isinstance(value, tuple) and value else value
+            if isinstance(frequency, Integral) and frequency < 1:
+                raise ValueError(f"train_freq must be at least 1 step or episode, got {value!r}")
+
+
+def check_policy(policy: Any, aliases: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless it is the name of a policy or a class of policies."""
+    known = (
+        policy in aliases if isinstance(policy, str) else isinstance(policy, type) and issubclass(policy, BasePolicy)
+    )
+    if not known:
+        raise ValueError(f"policy must be one of {sorted(aliases)} or a subclass of DQNPolicy, got {policy!r}")
 
 
 def _check_device(device: Any) -> None:

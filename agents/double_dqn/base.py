@@ -34,8 +34,8 @@ class LearningAgent(DQN):
     policy_class: type[DQNPolicy]
     replay_buffer: Any  # an EpisodeReplayBuffer or a PrioritizedReplayBuffer, as the path says
     double_q: bool
-    dueling: bool
-    prioritized_replay: bool
+    dueling: bool | None  # None until the policy is built, where it was left open
+    prioritized_replay: bool | None  # likewise
     priority_alpha: float
     priority_beta: float
     lower_bound: bool
@@ -66,6 +66,13 @@ class LearningAgent(DQN):
             "seed": self.seed,
         }
 
+    def _create_aliases(self) -> None:
+        if not hasattr(self.policy, "q_net") or not hasattr(self.policy, "q_net_target"):
+            raise ValueError(
+                f"policy must have a q_net and a q_net_target, as DQNPolicy has, got {self.policy_class.__name__}"
+            )
+        super()._create_aliases()
+
     @property
     def first_action(self) -> int:
         """The lowest action: inside the agent actions are numbered from 0, whatever ``Discrete(n, start)`` says."""
@@ -84,8 +91,13 @@ class LearningAgent(DQN):
         return self.exploration
 
     def explore(
-        self, q_values: NDArray[np.float32], masks: NDArray[np.bool_] | None, contexts: NDArray[np.uint64]
+        self,
+        q_values: NDArray[np.float32],
+        masks: NDArray[np.bool_] | None,
+        contexts: NDArray[np.uint64],
+        explorer: Exploration | None = None,
     ) -> NDArray[np.int64]:
         """Actions as during training: shapes ``(n, V)``, ``(n, V)`` or None, ``(n,)`` → ``(n,)``."""
         assert self._generator is not None
-        return self.explorer.select(q_values, masks, contexts, self._generator, 1.0 - self._current_progress_remaining)
+        progress = 1.0 - self._current_progress_remaining
+        return (explorer or self.explorer).select(q_values, masks, contexts, self._generator, progress)

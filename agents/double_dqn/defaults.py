@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Default] = {
     "tau": Default(0.01, 1.0),
     "train_freq": Default(1, 4),
     "updates_per_step": Default(0.04, None),  # None: gradient_steps=1 for each train_freq, as DQN does
+    "dueling": Default(True, None),  # None: wherever the policy is one of ours
+    "prioritized_replay": Default(True, None),  # None: wherever the replay buffer is one of ours
     "exploration": Default("ucb", "epsilon"),
     "exploration_final_eps": Default(0.02, 0.05),
     "target_update_interval": Default(1, 10_000),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import pathlib
 import warnings
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,19 +20,20 @@ from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_nam
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 
-from agents.double_dqn.arguments import check_arguments
+from agents.double_dqn.arguments import check_arguments, check_policy
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import with_defaults
 from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
 from agents.double_dqn.sequences import SequencePath
-from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy, TransitionPolicy
 from agents.double_dqn.transitions import TransitionPath
-from agents.exploration import Exploration, make_exploration
+from agents.exploration import EpsilonGreedy, Exploration, make_exploration
 from agents.replay import EpisodeReplayBuffer, PrioritizedReplayBuffer
 from agents.vec_env import action_masks, is_shown, make_vec_env, masks_shown_with
 from textgym import env_ids
+from textgym.checks import check_range
 
 SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
 
@@ -62,7 +65,7 @@ class DoubleDQN(LearningAgent):
       environments; neither does the number of updates per environment step, ``updates_per_step``. Give
       ``gradient_steps`` for SB3's rule, which is the default on transitions.
     * ``predict(deterministic=False)`` chooses as during training, for each row on its own, where ``DQN`` flips one coin
-      for the whole batch.
+      for the whole batch. ε-greedy on transitions goes by ``exploration_rate``, as there.
     * Illegal actions are never chosen, not even at random, where the environment says which they are
       (``action_masks()``), and never rated in the next state (``info["action_mask"]``).
     * Its random choices come from generators of its own: global random states are left alone.
@@ -101,14 +104,15 @@ class DoubleDQN(LearningAgent):
     :param tensorboard_log: Folder for TensorBoard; None for none
     :param policy_kwargs: Arguments of the policy: ``features_dim``, ``n_layers``, ``n_heads`` … for sequences,
         ``net_arch`` … for transitions
-    :param verbose: 0 prints nothing, 1 the training log, 2 more
+    :param verbose: 0 prints nothing, 1 the training log, 2 more; True is 1
     :param seed: Seed of everything random; the same seed repeats a run bit for bit
     :param device: ``"auto"``, ``"cpu"``, ``"cuda"`` …
     :param _init_setup_model: Whether to build the networks at once
     :param updates_per_step: Updates for each environment step, whatever the number of parallel environments;
         ``gradient_steps``, where given, decides instead. None: 0.04 on sequences
     :param double_q: Whether the online network picks the action that the target network rates
-    :param dueling: Whether the head splits state values from advantages
+    :param dueling: Whether the head splits state values from advantages. None: yes, unless ``policy`` is a class that
+        can't, such as SB3's ``DQNPolicy``
     :param prioritized_replay: Whether episodes, or transitions, with large errors are replayed more often. None: yes,
         unless ``replay_buffer_class`` is one of SB3's that can't, such as ``HerReplayBuffer``
     :param priority_alpha: How much more often: 0 is uniform, 1 proportional to the priority
@@ -170,7 +174,7 @@ class DoubleDQN(LearningAgent):
         *,
         updates_per_step: float | None = None,
         double_q: bool = True,
-        dueling: bool = True,
+        dueling: bool | None = None,
         prioritized_replay: bool | None = None,
         priority_alpha: float = 0.6,
         priority_beta: float = 0.4,
@@ -182,7 +186,10 @@ class DoubleDQN(LearningAgent):
     ) -> None:
         check_arguments(locals())
         seed = None if seed is None else int(seed)  # torch takes no integer of NumPy's
-        policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        check_policy(policy, self.policy_aliases)
+        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        if env is None and _init_setup_model:
+            raise ValueError("env must be an environment or an id, got None; None needs _init_setup_model=False")
         path_class = SequencePath if issubclass(policy_class, SequencePolicy) else TransitionPath
         self._path: LearningPath = path_class(self)
         chosen = with_defaults(
@@ -190,28 +197,27 @@ class DoubleDQN(LearningAgent):
             {
                 "learning_rate": learning_rate,
                 "buffer_size": buffer_size,
-                "learning_starts": learning_starts,
+                "learning_starts": None if learning_starts is None else int(learning_starts),
                 "batch_size": batch_size,
                 "tau": tau,
                 "train_freq": train_freq,
                 "updates_per_step": updates_per_step,
+                "dueling": dueling,
+                "prioritized_replay": prioritized_replay,
                 "exploration": exploration,
                 "exploration_final_eps": exploration_final_eps,
-                "target_update_interval": target_update_interval,
+                "target_update_interval": None if target_update_interval is None else int(target_update_interval),
             },
         )
         self.updates_per_step = chosen.pop("updates_per_step")
         self.exploration = chosen.pop("exploration")
+        self.dueling = chosen.pop("dueling")
+        self.prioritized_replay = chosen.pop("prioritized_replay")
         if gradient_steps is None and self.updates_per_step is None:
             gradient_steps = 1
         if isinstance(env, str) and env.removeprefix("textgym:") in env_ids():
             env = make_vec_env(env, n_envs=self._path.default_n_envs, seed=seed)
         self.double_q = double_q
-        self.dueling = dueling
-        if prioritized_replay is None:
-            ours = (PrioritizedReplayBuffer, EpisodeReplayBuffer)
-            prioritized_replay = replay_buffer_class is None or issubclass(replay_buffer_class, ours)
-        self.prioritized_replay = prioritized_replay
         self.priority_alpha = priority_alpha
         self.priority_beta = priority_beta
         self.lower_bound = lower_bound
@@ -262,6 +268,11 @@ class DoubleDQN(LearningAgent):
 
     def _setup_model(self) -> None:
         self._path = type(self._path)(self)
+        if self.dueling is None:
+            self.dueling = issubclass(self.policy_class, (TransitionPolicy, SequencePolicy))
+        if self.prioritized_replay is None:
+            ours = (PrioritizedReplayBuffer, EpisodeReplayBuffer)
+            self.prioritized_replay = self.replay_buffer_class is None or issubclass(self.replay_buffer_class, ours)
         self._path.check()
         generator, self._generator = self._generator, np.random.default_rng()
         given = self.policy_kwargs, self.replay_buffer_kwargs, self.n_steps
@@ -273,19 +284,26 @@ class DoubleDQN(LearningAgent):
         with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
             if self.seed is not None:
                 torch.random.default_generator.manual_seed(self.seed)
-            # Past DQN's own set-up, which would warn of a target_update_interval below the number of environments.
-            super(DQN, self)._setup_model()
+            if isinstance(self._path, TransitionPath):
+                super()._setup_model()
+            else:  # past DQN's own, which would warn of a target_update_interval below the number of environments
+                super(DQN, self)._setup_model()
         self.policy_kwargs, self.replay_buffer_kwargs, self.n_steps = given
         self._create_aliases()
         self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
-        self.exploration_schedule = LinearSchedule(
-            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
-        )
         if generator is not None:  # a loaded model goes on where it stopped
             self._generator = generator
         if not isinstance(self.exploration, Exploration):
             self.exploration = self._make_exploration(self.exploration)
+        self._set_exploration_schedule()
+
+    def _set_exploration_schedule(self) -> None:
+        """What ``exploration_rate`` follows: the explorer's own schedule, where it is ε-greedy."""
+        schedule = self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
+        if isinstance(self.exploration, EpsilonGreedy):
+            schedule = self.exploration.initial, self.exploration.final, self.exploration.fraction
+        self.exploration_schedule = LinearSchedule(*schedule)
 
     def _make_exploration(self, name: str) -> Exploration:
         schedule = {
@@ -340,7 +358,7 @@ class DoubleDQN(LearningAgent):
         else:
             action_masks = self._masks_of(observation)
         actions, state = self._path.predict(observation, state, episode_start, action_masks, explore=not deterministic)
-        return actions + self.first_action, state
+        return np.asarray(actions + self.first_action), state  # a sum without dimensions would be no array
 
     def _masks_of(self, observation: Any) -> NDArray[np.bool_] | None:
         """Masks of the native environment that shows these observations now; a warning where there may be others."""
@@ -474,13 +492,77 @@ class DoubleDQN(LearningAgent):
         self: SelfDoubleDQN,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 100,
+        log_interval: int | Literal["auto"] | None = "auto",
         tb_log_name: str = "DoubleDQN",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDoubleDQN:
-        """Train for ``total_timesteps`` environment steps; ``log_interval`` counts episodes. See SB3's ``learn``."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        """Train for ``total_timesteps`` environment steps. See SB3's ``learn``.
+
+        :param log_interval: Episodes between two rows of the log; ``"auto"``: 100 on sequences, 4 on transitions; None
+            writes none
+        """
+        if log_interval == "auto":
+            log_interval = self._path.default_log_interval
+        elif log_interval is not None:
+            check_range("log_interval", log_interval, 1, np.inf)
+        return super().learn(
+            total_timesteps,
+            callback,
+            log_interval,  # type: ignore[arg-type]
+            tb_log_name,
+            reset_num_timesteps,
+            progress_bar,
+        )
+
+    # ------------------------------------------------------------------ loading
+
+    @classmethod
+    def load(
+        cls: type[SelfDoubleDQN],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfDoubleDQN:
+        """Load a model, this one's or SB3's ``DQN``'s. See SB3's ``load``.
+
+        :param kwargs: Arguments of the constructor that take the place of the saved ones. A ``seed`` starts the random
+            streams anew; without, they go on
+        """
+        check_arguments(kwargs)
+        if kwargs.get("seed") is not None:
+            kwargs["seed"] = int(kwargs["seed"])
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        model.set_random_seed(kwargs.get("seed"))
+        explorer = model.explorer
+        suffix = "" if isinstance(explorer, EpsilonGreedy) else "_epsilon"
+        if hasattr(explorer, f"initial{suffix}"):  # it is built already, from the saved arguments
+            names = {"initial_eps": f"initial{suffix}", "final_eps": f"final{suffix}", "fraction": "fraction"}
+            for argument, attribute in names.items():
+                if f"exploration_{argument}" in kwargs:
+                    setattr(explorer, attribute, kwargs[f"exploration_{argument}"])
+        model._set_exploration_schedule()
+        return model
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """Load a replay buffer that ``save_replay_buffer`` wrote. See SB3's method of that name.
+
+        :raises ValueError: if it is of a class that the model can't learn from; the model keeps its own then
+        """
+        kept = self.replay_buffer, self.replay_buffer_class
+        super().load_replay_buffer(path, truncate_last_traj)
+        try:
+            self.replay_buffer_class = type(self.replay_buffer)
+            self._path.buffer()
+        except ValueError as error:
+            self.replay_buffer = kept[0]
+            raise ValueError(f"path must hold a replay buffer that fits the model, got {path!r}: {error}") from error
+        finally:
+            self.replay_buffer_class = kept[1]
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_path", "_masks", "_contexts"]

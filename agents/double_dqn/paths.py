@@ -45,6 +45,7 @@ class LearningPath(ABC):
     Attributes:
         name: Field of :class:`agents.double_dqn.defaults.Default`.
         default_n_envs: Rows that an environment given as one of TextGym's ids gets.
+        default_log_interval: Episodes between two rows of the log.
         explorer_defaults: Arguments of named explorers that differ from their own defaults.
         limits: An environment, the most tokens of its episodes and its largest reward: see
             :mod:`agents.double_dqn.health`.
@@ -52,6 +53,7 @@ class LearningPath(ABC):
 
     name: ClassVar[str]
     default_n_envs: ClassVar[int]
+    default_log_interval: ClassVar[int]
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, model: LearningAgent) -> None:

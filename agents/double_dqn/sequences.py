@@ -28,6 +28,7 @@ class SequencePath(LearningPath):
 
     name = "sequences"
     default_n_envs = 32
+    default_log_interval = 100
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {"ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT}}
 
     def __init__(self, model: LearningAgent) -> None:

@@ -19,7 +19,7 @@ from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.losses import ensemble_values, transition_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.transition_policies import TransitionPolicy
-from agents.exploration import EpsilonGreedy, SimHash, context_keys, linear_schedule
+from agents.exploration import EpsilonGreedy, SimHash, context_keys
 from agents.replay.prioritized import PrioritizedDictReplayBuffer, PrioritizedReplayBuffer, TransitionBatch
 from textgym import TokenSequence
 from textgym.spaces import sequence_lengths
@@ -30,6 +30,7 @@ class TransitionPath(LearningPath):
 
     name = "transitions"
     default_n_envs = 1
+    default_log_interval = 4
 
     def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)
@@ -49,6 +50,11 @@ class TransitionPath(LearningPath):
             raise ValueError(
                 f"policy must be a TransitionPolicy for dueling=True, got {model.policy_class.__name__}; "
                 "dueling=False takes any DQNPolicy"
+            )
+        if model.head_arguments()["n_ensemble"] > 1 and not issubclass(model.policy_class, TransitionPolicy):
+            raise ValueError(
+                f"policy must be a TransitionPolicy for exploration={model.exploration!r}, which needs several heads, "
+                f"got {model.policy_class.__name__}"
             )
 
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
@@ -103,7 +109,10 @@ class TransitionPath(LearningPath):
             contexts = np.zeros(len(q_values), np.uint64)
         else:
             contexts = self._contexts(rows, explorer.context)
-        return Choice(self.model.explore(q_values, masks, contexts), contexts)
+        if type(explorer) is EpsilonGreedy:  # as in DQN, `exploration_rate` decides, whoever has set it
+            rate = min(max(self.model.exploration_rate, 0.0), 1.0)
+            explorer = EpsilonGreedy(rate, rate)
+        return Choice(self.model.explore(q_values, masks, contexts, explorer), contexts)
 
     def _contexts(self, rows: PyTorchObs, n_tokens: int) -> NDArray[np.uint64]:
         """Keys of the contexts in which an explorer counts: last tokens of a text, directions of anything else."""
@@ -138,8 +147,21 @@ class TransitionPath(LearningPath):
         buffer, env = self.model.replay_buffer, self.model._vec_normalize_env
         if isinstance(buffer, PrioritizedReplayBuffer):
             return buffer.sample(batch_size, env=env, beta=beta)
-        assert buffer is not None
-        return buffer.sample(batch_size, env=env)
+        if self.model.prioritized_replay:
+            raise ValueError(
+                f"replay_buffer must be a PrioritizedReplayBuffer for prioritized_replay=True, got {buffer!r}; "
+                "prioritized_replay=False takes any"
+            )
+        if self.model.seed is None:
+            return buffer.sample(batch_size, env=env)
+        # SB3's buffers draw from NumPy's global generator: it is lent to them, and given back.
+        assert self.model._generator is not None
+        state = np.random.get_state()  # noqa: NPY002
+        np.random.seed(self.model._generator.integers(2**32))  # noqa: NPY002
+        try:
+            return buffer.sample(batch_size, env=env)
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
 
     def loss(self, batch: TransitionBatch) -> Loss:  # noqa: D102
         policy, model = self.policy, self.model
@@ -162,10 +184,8 @@ class TransitionPath(LearningPath):
         if model._n_calls % max(model.target_update_interval // model.n_envs, 1) == 0:
             polyak_update(model.q_net.parameters(), model.q_net_target.parameters(), model.tau)
             polyak_update(model.batch_norm_stats, model.batch_norm_stats_target, 1.0)
-        explorer = model.explorer
-        if isinstance(explorer, EpsilonGreedy):
-            progress = 1.0 - model._current_progress_remaining
-            model.exploration_rate = linear_schedule(explorer.initial, explorer.final, explorer.fraction, progress)
+        if isinstance(model.explorer, EpsilonGreedy):
+            model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
             model.logger.record("rollout/exploration_rate", model.exploration_rate)
 
     def on_learn(self, resets: bool) -> None:  # noqa: D102

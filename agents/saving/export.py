@@ -70,6 +70,7 @@ def describe(model: DoubleDQN) -> dict[str, Any]:
         "n_envs": model.n_envs,
         "num_timesteps": model.num_timesteps,
         "progress_remaining": model._current_progress_remaining,
+        "exploration_rate": float(model.exploration_rate),
         "versions": versions(),
     }
 
@@ -215,6 +216,7 @@ def rebuild(
         model._setup_model()
         model.num_timesteps = int(config["num_timesteps"])
         model._current_progress_remaining = float(config["progress_remaining"])
+        model.exploration_rate = float(config.get("exploration_rate", 0.0))
         for network in (model.q_net, model.q_net_target):
             network.load_state_dict(weights)
     # What a constructor says to values of a wrong kind is as manifold as the values.

@@ -102,7 +102,7 @@ class TrainObjective:
             model = DoubleDQN(
                 "PerformerPolicy", env, seed=seed, device=settings.device, **constructor_arguments(settings.agent)
             )
-            model.learn(settings.steps, reporting(report, score, settings.steps), log_interval=None)  # type: ignore[arg-type]
+            model.learn(settings.steps, reporting(report, score, settings.steps), log_interval=None)
             return score(model)
         finally:
             env.close()

@@ -64,12 +64,14 @@ class TestRoundTrip:
         model = DoubleDQN(
             "MlpPolicy", env_id, seed=0, buffer_size=50, policy_kwargs=arguments, train_freq=(1, "episode")
         )
+        model.exploration_rate = 0.25
         again = load(export_model(model, tmp_path))
         observation, _ = gym.make(env_id).reset(seed=0)
         tensors = model.policy.obs_to_tensor(observation)[0]
         with torch.no_grad():
             assert torch.equal(model.q_net(tensors), again.q_net(tensors))
         assert isinstance(again.policy.optimizer, torch.optim.AdamW) and again.train_freq == model.train_freq
+        assert again.exploration_rate == 0.25
 
     @pytest.mark.parametrize(
         ("rate", "written"),

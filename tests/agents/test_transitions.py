@@ -7,12 +7,15 @@ The behaviours are those that SB3's and sb3-contrib's own tests check for DQN an
 * quantiles, their number and their loss: values are expectations;
 * TRPO, ARS, TQC, CrossQ, recurrent and maskable PPO: other algorithms (masks are tested below);
 * goals of hindsight replay: its buffer is SB3's (that it is taken is tested below);
-* models saved by old versions: there are none;
+* models saved by old versions: there are none (that one of DQN's loads is tested below);
 * the warning for n_steps with a custom buffer: here the buffer gets n_steps, or it is an error;
 * one coin of ε-greedy for a whole batch: each row has its own.
 """
 
 import copy
+import inspect
+import pickle
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -25,13 +28,16 @@ from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.envs import BitFlippingEnv, FakeImageEnv, IdentityEnv, SimpleMultiObsEnv
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy
+from stable_baselines3.dqn.policies import MultiInputPolicy as DQNMultiInputPolicy
 
 from agents import DoubleDQN
 from agents.double_dqn import MlpPolicy
-from agents.exploration import Boltzmann, ContextUCB
+from agents.exploration import Boltzmann, ContextUCB, EpsilonGreedy
 from agents.replay import PrioritizedDictReplayBuffer, PrioritizedReplayBuffer
 
 OFF = {
@@ -424,7 +430,7 @@ def test_wrong_action_spaces_raise(action_space):
     ("policy", "env", "error", "message"),
     [
         ("PerformerPolicy", "CartPole-v1", ValueError, r"TokenSequence observations for PerformerPolicy, got Box\("),
-        ("LstmPolicy", "CartPole-v1", ValueError, "LstmPolicy unknown"),
+        ("LstmPolicy", "CartPole-v1", ValueError, "policy must be one of .* got .LstmPolicy."),
         ("MlpPolicy", SimpleMultiObsEnv(), ValueError, "MultiInputPolicy"),
         ("CnnPolicy", "CartPole-v1", AssertionError, "NatureCNN"),
     ],
@@ -439,7 +445,7 @@ def test_policies_that_do_not_fit(policy, env, error, message):
     [
         ({"lower_bound": True}, "lower_bound=True needs whole episodes, got MlpPolicy"),
         ({"q_lambda": 0.7}, "q_lambda=0.7 needs whole episodes, got MlpPolicy"),
-        ({"policy": DQNPolicy}, "policy must be a TransitionPolicy for dueling=True, got DQNPolicy"),
+        ({"policy": DQNPolicy, "dueling": True}, "policy must be a TransitionPolicy for dueling=True, got DQNPolicy"),
         (
             {"replay_buffer_class": ReplayBuffer, "prioritized_replay": True},
             "replay_buffer_class must be a PrioritizedReplayBuffer",
@@ -847,3 +853,183 @@ def test_tau_zero_leaves_the_target_and_cuda_falls_back(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(before, model.q_net_target.parameters(), strict=True))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert DoubleDQN("MlpPolicy", "CartPole-v1", device="cuda").device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "name", "__init__ learn predict save load set_env set_parameters save_replay_buffer load_replay_buffer".split()
+)
+def test_arguments_of_dqn_come_first_and_in_its_order(name):
+    def positional(method):
+        parameters = inspect.signature(method).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+    theirs, ours = positional(getattr(DQN, name)), positional(getattr(DoubleDQN, name))
+    assert ours[: len(theirs)] == theirs
+
+
+def test_an_action_for_one_observation_is_an_array():
+    model, observation = make_model(), np.zeros(4, np.float32)
+    for deterministic in (True, False):
+        action, state = model.predict(observation, deterministic=deterministic)
+        assert isinstance(action, np.ndarray) and action.shape == () and action.dtype == np.int64 and state is None
+
+
+def test_the_exploration_rate_decides_whoever_sets_it():
+    model, observations = make_model(exploration_fraction=1.0), np.zeros((300, 4), np.float32)
+    greedy = model.predict(observations, deterministic=True)[0]
+    assert np.array_equal(model.predict(observations)[0], greedy)  # 0 until the first step
+    model.exploration_rate = 1.0
+    assert 100 < (model.predict(observations)[0] != greedy).sum() < 200
+    model.exploration_rate = 1.5  # no less than always
+    assert 100 < (model.predict(observations)[0] != greedy).sum() < 200
+    model.exploration_schedule = lambda progress_remaining: 0.25 * progress_remaining
+    model.learn(40)
+    model._current_progress_remaining = 0.5
+    model._on_step()
+    assert model.exploration_rate == 0.125
+    model = make_model(exploration=EpsilonGreedy(0.6, 0.2, 0.5)).learn(40)
+    assert model.exploration_rate == 0.2  # its own end, not exploration_final_eps
+
+
+def test_a_target_interval_below_the_number_of_environments_warns():
+    with pytest.warns(UserWarning, match=r"update interval \(3 > 2\)"):
+        make_model(cartpole(3), target_update_interval=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        DoubleDQN("PerformerPolicy", "TextGen/Reverse-v0", seed=0)  # there, at most one update of it an interval
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "dueling"),
+    [
+        (DQNPolicy, spaces.Box(-1, 1, (2,)), False),
+        (DQNMultiInputPolicy, spaces.Dict({"a": spaces.Box(-1, 1, (2,))}), False),
+        (MlpPolicy, spaces.Box(-1, 1, (2,)), True),
+    ],
+)
+def test_policies_by_class_need_no_flag(policy, space, dueling, tmp_path):
+    model = make_model(Bandit(space), policy).learn(30)
+    assert model.dueling is dueling and type(model.policy) is policy and model._n_updates > 0
+    model.save(tmp_path / "model")
+    loaded = DoubleDQN.load(tmp_path / "model", device="cpu")
+    assert loaded.dueling is dueling and torch.equal(weights(model), weights(loaded))
+
+
+@pytest.mark.parametrize(("log_interval", "logged"), [("auto", 2), (1, 8), (3, 2), (None, 0)])
+def test_rows_of_the_log(log_interval, logged, tmp_path):
+    """Episodes of 10 steps: 8 of them, and as in DQN a row for every fourth unless told otherwise."""
+    model = make_model(Bandit(spaces.Box(-1, 1, (2,))))
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    arguments = {} if log_interval == "auto" else {"log_interval": log_interval}
+    model.learn(80, **arguments)
+    model.logger.close()
+    assert max(0, len((tmp_path / "progress.csv").read_text().splitlines()) - 1) == logged
+    with pytest.raises(ValueError, match="log_interval must be at least 1, got 0"):
+        model.learn(80, log_interval=0)
+
+
+def test_spellings_of_numbers_that_dqn_takes(capsys):
+    model = make_model(verbose=True, learning_starts=1e1, target_update_interval=2e1, gradient_steps=np.int64(2))
+    assert "Monitor" in capsys.readouterr().out and model.learning_starts == 10 and model.target_update_interval == 20
+    assert model.learn(4e1, log_interval=None).num_timesteps == 40
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"policy": "MlpLstmPolicy"}, r"policy must be one of \['CnnPolicy', .* got 'MlpLstmPolicy'"),
+        ({"policy": 3}, "policy must be one of .* or a subclass of DQNPolicy, got 3"),
+        ({"policy": ActorCriticPolicy}, "policy must have a q_net and a q_net_target.* got ActorCriticPolicy"),
+        ({"policy": DQNPolicy, "exploration": "ensemble_ucb"}, "policy must be a TransitionPolicy for exploration="),
+        ({"env": None}, "env must be an environment or an id, got None; None needs _init_setup_model=False"),
+        ({"replay_buffer_class": "ReplayBuffer"}, "replay_buffer_class must be a class .* got 'ReplayBuffer'"),
+        ({"train_freq": 0}, "train_freq must be at least 1 step or episode, got 0"),
+        ({"train_freq": (0, "episode")}, r"train_freq must be at least 1 step or episode, got \(0, 'episode'\)"),
+        ({"learning_rate": "lin_1e-3"}, "learning_rate must be a number or a function .* got 'lin_1e-3'"),
+        ({"learning_starts": 0.5}, "learning_starts must be an integer of at least 0, got 0.5"),
+        ({"dueling": 1}, "dueling must be True or False, got 1"),
+    ],
+)
+def test_what_does_not_work_is_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(**kwargs)
+
+
+def test_set_up_later():
+    model = make_model(_init_setup_model=False)
+    model._setup_model()
+    assert model.learn(40)._n_updates > 0 and model.dueling and model.prioritized_replay
+    DoubleDQN("MlpPolicy", None, _init_setup_model=False)
+
+
+def test_arguments_given_to_load_take_the_place_of_the_saved_ones(tmp_path, capsys):
+    model = make_model(cartpole(2)).learn(60)
+    model.save(tmp_path / "model")
+    given = {"exploration_initial_eps": 0.6, "exploration_final_eps": 0.2, "exploration_fraction": 0.5}
+    given |= {
+        "gamma": 0.5,
+        "learning_rate": 1e-5,
+        "train_freq": 2,
+        "gradient_steps": 3,
+        "n_steps": 2,
+        "seed": np.int64(4),
+        "verbose": 3,
+    }
+    custom = {"lr_schedule": lambda _: 0.0, "exploration_schedule": lambda _: 0.0}
+    loaded, again = (
+        DoubleDQN.load(tmp_path / "model", cartpole(), "cpu", custom, print_system_info=True, **given) for _ in range(2)
+    )
+    assert "SYSTEM INFO" in capsys.readouterr().out and loaded.n_envs == 1
+    assert all(getattr(loaded, name) == value for name, value in given.items() if name != "train_freq")
+    assert [loaded.exploration_schedule(left) for left in (1.0, 0.75, 0.0)] == pytest.approx([0.6, 0.4, 0.2])
+    assert loaded._generator.random() == np.random.default_rng(4).random()
+    assert loaded.learn(40)._n_updates == again.learn(40)._n_updates > 0
+    with pytest.raises(ValueError, match="gamma must be in"):
+        DoubleDQN.load(tmp_path / "model", gamma=2.0)
+    model = make_model(exploration="ucb")
+    model.save(tmp_path / "model")
+    loaded = DoubleDQN.load(tmp_path / "model", exploration_final_eps=0.5)
+    assert loaded.exploration.final_epsilon == 0.5 and loaded.exploration.initial_epsilon == 1.0
+
+
+def test_a_saved_dqn_loads_and_goes_on(tmp_path):
+    theirs = DQN("MlpPolicy", cartpole(), **TINY, exploration_final_eps=0.3, device="cpu").learn(60)
+    theirs.save(tmp_path / "model")
+    theirs.save_replay_buffer(tmp_path / "replay")
+    ours = DoubleDQN.load(tmp_path / "model", env=cartpole(), device="cpu")
+    assert torch.equal(weights(theirs), weights(ours)) and ours.exploration_rate == theirs.exploration_rate == 0.3
+    assert ours.dueling is ours.prioritized_replay is False
+    ours.load_replay_buffer(tmp_path / "replay")
+    updates = ours._n_updates
+    assert ours.learn(40, reset_num_timesteps=False)._n_updates == updates + 10 and ours.num_timesteps == 100
+
+    other = make_model()
+    own = other.replay_buffer
+    with pytest.raises(ValueError, match=r"path must hold a replay buffer that fits.*got ReplayBuffer"):
+        other.load_replay_buffer(tmp_path / "replay")
+    assert other.replay_buffer is own and other.replay_buffer_class is PrioritizedReplayBuffer
+    other.replay_buffer = theirs.replay_buffer
+    with pytest.raises(ValueError, match="replay_buffer must be a PrioritizedReplayBuffer for prioritized_replay=True"):
+        other.learn(60)
+
+
+def test_copies_of_models_and_policies_stand_alone():
+    model, observations = make_model().learn(40), np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    actions = model.predict(observations, deterministic=True)[0]
+    policies = copy.deepcopy(model.policy), pickle.loads(pickle.dumps(model.policy))
+    copied = copy.deepcopy(model)
+    start = weights(model)
+    assert copied.learn(40)._n_updates > model._n_updates and copied.q_net is copied.policy.q_net
+    assert not torch.equal(weights(copied), start) and torch.equal(weights(model), start)
+    for policy in policies:
+        assert np.array_equal(policy.predict(observations, deterministic=True)[0], actions)
+
+
+def test_a_seed_repeats_a_run_with_the_replay_of_sb3():
+    def trained(seed):
+        return make_model(replay_buffer_class=ReplayBuffer, seed=seed, train_freq=1).learn(60)
+
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, two, other = trained(1), trained(1), trained(2)
+    assert torch.equal(weights(one), weights(two)) and not torch.equal(weights(one), weights(other))
+    assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
