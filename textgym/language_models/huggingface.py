@@ -34,6 +34,8 @@ class HuggingFaceLM:
         tokenizer: The tokenizer.
         vocab_size: ``V``, EOS included.
         n_read: Tokens that the model has read in :meth:`log_probs`, padding left out.
+        hidden: What the last call of :meth:`log_probs` made its answer of: the model's last hidden state of each row,
+            a tensor of shape ``(n, D)``; None before the first call.
 
     Raises:
         ValueError: If the path does not exist, or the model has fewer tokens than the tokenizer.
@@ -58,6 +60,7 @@ class HuggingFaceLM:
         bos = getattr(getattr(self.tokenizer, "tokenizer", None), "bos_token_id", None)
         self._bos = self.tokenizer.eos_id if bos is None else int(bos)
         self._window = int(getattr(self._model.config, "max_position_embeddings", None) or 2**31)
+        self._head = self._plain_head()
         self.n_read = 0
         self.forget()
 
@@ -69,6 +72,7 @@ class HuggingFaceLM:
         self._rows: list[list[int]] = []
         self._cache: Any = None
         self._last: Any = None
+        self.hidden: Any = None
 
     def log_probs(self, tokens: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
         """See :meth:`~textgym.language_models.LanguageModel.log_probs`.
@@ -120,6 +124,23 @@ class HuggingFaceLM:
                 result.append(row[len(text) - 1 - count : len(text) - 1])
         return result
 
+    def _plain_head(self) -> Any:
+        """The model's last layer, if logits are that layer's of the last hidden states, and nothing more.
+
+        Then the layer is run for the last token of a row alone: at 49,152 tokens it costs as much as ten blocks.
+        """
+        import torch
+
+        head = self._model.get_output_embeddings()
+        if head is None or self._model.base_model is self._model:
+            return None
+        token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        with torch.inference_mode():
+            output = self._model(input_ids=token, output_hidden_states=True, use_cache=False)
+            hidden = self._model.base_model(input_ids=token, use_cache=False).last_hidden_state
+            plain = torch.equal(hidden, output.hidden_states[-1]) and torch.equal(head(hidden), output.logits)
+        return head if plain else None
+
     def _prefix(self, tokens: list[int]) -> list[int]:
         known = [token for token in tokens if 0 <= token < self.vocab_size]
         return [self._bos, *known][-self._window :]
@@ -141,12 +162,21 @@ class HuggingFaceLM:
 
         ids, mask = self._pad(new)  # (n, T)
         counts = torch.tensor([len(row) for row in new], device=self.device)
+        model: Any = self._model if self._head is None else self._model.base_model
+        wanted: dict[str, Any] = {"output_hidden_states": True} if self._head is None else {}
         if self._cache is None:
-            output = self._model(input_ids=ids, attention_mask=mask, use_cache=False)
+            output = model(input_ids=ids, attention_mask=mask, use_cache=False, **wanted)
         else:
             offsets = torch.tensor(kept, device=self.device)
-            output, self._cache = append(self._model, self._cache, offsets, counts, self._window, input_ids=ids)
+            arguments = {"input_ids": ids, **wanted}
+            output, self._cache = append(model, self._cache, offsets, counts, self._window, **arguments)
         self.n_read += int(counts.sum())
-        logits = output.logits[torch.arange(len(new)), (counts - 1).clamp(min=0), : self.vocab_size]  # (n, V)
-        fresh = logits.float().log_softmax(dim=-1)
-        self._last = fresh if self._last is None else torch.where((counts > 0)[:, None], fresh, self._last)
+        last = torch.arange(len(new)), (counts - 1).clamp(min=0)
+        hidden = output.last_hidden_state[last] if self._head else output.hidden_states[-1][last]  # (n, D)
+        logits = self._head(hidden) if self._head else output.logits[last]
+        fresh = logits[:, : self.vocab_size].float().log_softmax(dim=-1)  # (n, V)
+        if self._last is None or self.hidden is None:
+            self._last, self.hidden = fresh, hidden
+        else:
+            grown = (counts > 0)[:, None]
+            self._last, self.hidden = torch.where(grown, fresh, self._last), torch.where(grown, hidden, self.hidden)

@@ -33,7 +33,7 @@ def empty_cache(model: Any, batch_size: int, device: Any = None) -> KeysValues |
 
 
 def append(
-    model: Any, past: KeysValues, lengths: Tensor, new: Tensor, most_positions: int, **inputs: Tensor
+    model: Any, past: KeysValues, lengths: Tensor, new: Tensor, most_positions: int, **inputs: Any
 ) -> tuple[Any, KeysValues]:
     """Run a model over each row's new tokens.
 
@@ -43,7 +43,7 @@ def append(
         lengths: Tokens of each row that ``past`` holds, (B,); 0 forgets a row.
         new: New tokens of each row, (B,).
         most_positions: Positions that the model has.
-        inputs: ``input_ids`` (B, P) or ``inputs_embeds`` (B, P, D), right-padded.
+        inputs: ``input_ids`` (B, P) or ``inputs_embeds`` (B, P, D), right-padded, first; other arguments of the model.
 
     Returns:
         The model's output, whose column ``i`` is the ``i``-th new token's, and the keys and values of all.
