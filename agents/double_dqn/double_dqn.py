@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import warnings
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -24,6 +25,9 @@ from agents.double_dqn.arguments import check_arguments, check_policy
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import with_defaults
 from agents.double_dqn.health import UpdateWatch
+from agents.double_dqn.language_models.path import LanguageModelPath
+from agents.double_dqn.language_models.policy import LanguageModelPolicy
+from agents.double_dqn.language_models.steering import steering
 from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
 from agents.double_dqn.sequences import SequencePath
@@ -138,6 +142,7 @@ class DoubleDQN(LearningAgent):
         "PerformerPolicy": PerformerPolicy,
         "TransformerPolicy": TransformerPolicy,
         "GRUPolicy": GRUPolicy,
+        "LanguageModelPolicy": LanguageModelPolicy,
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
@@ -190,8 +195,7 @@ class DoubleDQN(LearningAgent):
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
         if env is None and _init_setup_model:
             raise ValueError("env must be an environment or an id, got None; None needs _init_setup_model=False")
-        path_class = SequencePath if issubclass(policy_class, SequencePolicy) else TransitionPath
-        self._path: LearningPath = path_class(self)
+        self._path: LearningPath = _path_class(policy_class)(self)
         chosen = with_defaults(
             self._path.name,
             {
@@ -378,7 +382,7 @@ class DoubleDQN(LearningAgent):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if self.num_timesteps >= learning_starts:
+        if self.num_timesteps >= learning_starts or self._path.acts_from_start:
             actions, self._contexts = self._path.act(self._masks)
             return actions + self.first_action, actions
         assert self._generator is not None
@@ -564,5 +568,15 @@ class DoubleDQN(LearningAgent):
         finally:
             self.replay_buffer_class = kept[1]
 
+    def steering(self, lm: Any, strength: float = 1.0) -> AbstractContextManager[Any]:
+        """With a ``LanguageModelPolicy``: see :func:`agents.double_dqn.language_models.steering`."""
+        return steering(self, lm, strength)
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_path", "_masks", "_contexts"]
+
+
+def _path_class(policy_class: type[BasePolicy]) -> type[LearningPath]:
+    if issubclass(policy_class, LanguageModelPolicy):
+        return LanguageModelPath
+    return SequencePath if issubclass(policy_class, SequencePolicy) else TransitionPath

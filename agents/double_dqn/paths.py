@@ -54,6 +54,7 @@ class LearningPath(ABC):
     name: ClassVar[str]
     default_n_envs: ClassVar[int]
     default_log_interval: ClassVar[int]
+    acts_from_start: ClassVar[bool] = False  # whether it chooses the first, random, actions itself
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, model: LearningAgent) -> None:

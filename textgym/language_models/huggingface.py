@@ -64,6 +64,16 @@ class HuggingFaceLM:
         self.n_read = 0
         self.forget()
 
+    @property
+    def hidden_dim(self) -> int:
+        """Size ``D`` of a hidden state."""
+        return int(self._model.config.get_text_config().hidden_size)
+
+    @property
+    def output_embedding(self) -> Any:
+        """What the last layer compares a hidden state with: a tensor of shape ``(tokens, D)``, without a gradient."""
+        return self._model.get_output_embeddings().weight.detach()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> HuggingFaceLM:
         return self  # its weights never change: gymnasium.make copies the arguments it is given
 

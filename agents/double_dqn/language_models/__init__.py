@@ -1,0 +1,6 @@
+"""A pretrained language model steered by values: it stays as it is, reads each token once, and a small head learns."""
+
+from agents.double_dqn.language_models.policy import LanguageModelPolicy
+from agents.double_dqn.language_models.steering import steering
+
+__all__ = ["LanguageModelPolicy", "steering"]

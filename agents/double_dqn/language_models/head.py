@@ -1,0 +1,89 @@
+"""Values of candidate tokens from a frozen model's hidden state and its own output embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.double_dqn.language_models.reader import States
+
+
+class CandidateQNetwork(BasePolicy):
+    """Q(s, a) = V(h) + ⟨A·g(h), E_a⟩ − its mean under the prior, for the candidates a of a state with hidden state h.
+
+    E is the language model's output embedding, which stays as it is, and g a layer with a nonlinearity: 49,152 actions
+    cost no head of 28 million parameters. The output is a distribution over ``n_bins`` returns between 0 and 1, as
+    logits; one bin stands for a mean, as the logit of a Bernoulli variable.
+
+    Args:
+        observation_space: The environment's.
+        action_space: The tokens.
+        hidden_dim: Size D of a hidden state.
+        embedding: E, shape ``(V, D')``.
+        width: Width of g (≥ 1).
+        n_bins: See above (≥ 1).
+    """
+
+    embedding: Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        hidden_dim: int,
+        embedding: Tensor,
+        width: int = 256,
+        n_bins: int = 1,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self.n_bins = n_bins
+        self.register_buffer("embedding", embedding, persistent=False)
+        self.scale = float(embedding.float().pow(2).sum(dim=1).mean().rsqrt())  # of embeddings of mean length 1
+        self.body = nn.Sequential(
+            nn.LayerNorm(hidden_dim), nn.Linear(hidden_dim, width), nn.GELU(), nn.LayerNorm(width)
+        )
+        self.value = nn.Linear(width, n_bins)
+        self.query = nn.Linear(width, n_bins * embedding.shape[1])
+        for layer in (self.value, self.query):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def logits(self, states: States) -> Tensor:
+        """Logits of the return of each candidate: states of shape ``(...)`` → ``(..., k, n_bins)``."""
+        features = self.body(states.hidden)
+        queries = self.query(features).unflatten(-1, (self.n_bins, -1))  # (..., bins, D')
+        candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype) * self.scale  # (..., k, D')
+        advantages = candidates @ queries.mT  # (..., k, bins)
+        mean = (states.prior().exp().unsqueeze(-1) * advantages).sum(dim=-2, keepdim=True)
+        return self.value(features).unsqueeze(-2) + advantages - mean
+
+    def q_values(self, states: States, eta: float) -> Tensor:
+        """Soft values of the candidates, ``(...)`` → ``(..., k)``, in [0, 1].
+
+        Of several bins, they are η·log E[exp(return / η)] (arXiv:2502.20548), so that ``eta`` can be chosen at use.
+        """
+        logits = self.logits(states)
+        if self.n_bins == 1:
+            return logits.squeeze(-1).sigmoid()
+        returns = torch.linspace(0, 1, self.n_bins, device=logits.device)
+        return eta * (logits.log_softmax(dim=-1) + returns / eta).logsumexp(dim=-1)
+
+    def forward(self, obs: PyTorchObs) -> Tensor:
+        """Not for whole observations, which the language model has to read first.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("values of observations need the language model's states: use DoubleDQN.predict")
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
+        return self(observation)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters()

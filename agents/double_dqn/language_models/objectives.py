@@ -1,0 +1,103 @@
+"""What a head over a frozen language model learns: pure functions of tensors, in the shapes of :mod:`agents.targets`.
+
+The goal is the policy that maximises the return less η times the KL divergence from the model: π₀·exp(Q/η) with
+V(s) = η·log Σ π₀(a|s)·exp(Q(s, a)/η) (Todorov 2006; of language models arXiv:2502.20548).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+OBJECTIVES = ("soft_q", "qsharp")
+
+
+def soft_values(q_values: Tensor, log_prior: Tensor, eta: float) -> Tensor:
+    """V = η·log Σ π₀(a)·exp(Q(a)/η), over the last axis.
+
+    Args:
+        q_values: Shape ``(..., k)``.
+        log_prior: Normalised log-probabilities, shape ``(..., k)``, -inf allowed.
+        eta: Weight of the divergence, in units of reward a nat (> 0).
+    """
+    return eta * (log_prior + q_values / eta).logsumexp(dim=-1)
+
+
+def policy_log_probs(q_values: Tensor, log_prior: Tensor, eta: float) -> Tensor:
+    """Log π(a) of π ∝ π₀·exp(Q/η), shape ``(..., k)``."""
+    return (log_prior + q_values / eta).log_softmax(dim=-1)
+
+
+def soft_lambda_targets(
+    rewards: Tensor,
+    valid: Tensor,
+    terminated: Tensor,
+    q_taken: Tensor,
+    values: Tensor,
+    gamma: float,
+    lambda_: float,
+) -> Tensor:
+    """λ-returns of the KL-regularised values, right for data of any policy.
+
+    For the optimal values, V(s) = Q(s, a) − η·log(π*(a|s)/π₀(a|s)) for *every* action a, so what follows can be read
+    off any path: G_t = r_t + γ·[(1 − λ)·V_{t+1} + λ·(G_{t+1} − (Q_{t+1} − V_{t+1}))] (path consistency,
+    arXiv:1702.08892). At λ = 0 it bootstraps after one step, at 1 at the end of the episode.
+
+    Args:
+        rewards: Rewards, shape ``(B, T)``.
+        valid: Actions that were taken, bool, shape ``(B, T)``.
+        terminated: Whether nothing follows the last action, bool, shape ``(B,)``; a truncated episode counts as one.
+        q_taken: Target network's values of the actions taken, shape ``(B, T)``.
+        values: Its soft values of the states acted in, shape ``(B, T)``.
+        gamma: Discount a token, in [0, 1].
+        lambda_: λ, in [0, 1].
+
+    Returns:
+        Targets, shape ``(B, T)``, without a gradient.
+    """
+    length = rewards.shape[1]
+    last = torch.arange(length, device=rewards.device) == valid.sum(dim=1, keepdim=True) - 1
+    targets = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(length)):
+        targets[:, t] = rewards[:, t] + gamma * torch.where(last[:, t], 0.0, following)
+        consistent = targets[:, t] - (q_taken[:, t] - values[:, t])
+        following = (1 - lambda_) * values[:, t] + lambda_ * consistent
+    return torch.where(valid, targets, 0.0).detach()
+
+
+def from_the_prior(log_ratios: Tensor, valid: Tensor) -> Tensor:
+    """Actions after which the episode went on as the model alone would: their returns are samples under π₀.
+
+    Args:
+        log_ratios: log π(a|s) − log π₀(a|s) of the policy that acted, shape ``(B, T)``; 0 where it was the model.
+        valid: Actions that were taken, bool, shape ``(B, T)``.
+
+    Returns:
+        Bool, shape ``(B, T)``.
+    """
+    guided = (log_ratios != 0) & valid
+    after = guided.flip(1).cumsum(dim=1).flip(1) - guided.long()  # guided actions after t
+    return valid & (after == 0)
+
+
+def distribution_loss(logits: Tensor, goals: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy between a return and its predicted distribution over bins, averaged with weights.
+
+    Args:
+        logits: Shape ``(B, T, bins)``; one bin stands for a Bernoulli variable, whose mean is the return.
+        goals: Returns, in [0, 1], shape ``(B, T)``; between two bins they are split (two-hot, arXiv:1707.06887).
+        weights: Not negative, shape ``(B, T)``; entries of weight 0 do not count, even if they are NaN.
+    """
+    goals = torch.where(weights > 0, goals, 0.0).clamp(0, 1)
+    if logits.shape[-1] == 1:
+        losses = F.binary_cross_entropy_with_logits(logits.squeeze(-1), goals, reduction="none")
+    else:
+        place = goals * (logits.shape[-1] - 1)
+        below = place.floor().clamp(max=logits.shape[-1] - 2).long()
+        upper = (place - below).unsqueeze(-1)
+        log_probs = logits.log_softmax(dim=-1)
+        pair = log_probs.gather(-1, torch.stack([below, below + 1], dim=-1))
+        losses = -(pair * torch.cat([1 - upper, upper], dim=-1)).sum(dim=-1)
+    return (losses * weights).sum() / weights.gt(0).sum().clamp(min=1)

@@ -1,0 +1,194 @@
+"""The third path of :class:`agents.DoubleDQN`: the trunk is a frozen language model, and only a head learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from agents import targets
+from agents.double_dqn.base import LearningAgent
+from agents.double_dqn.language_models import objectives
+from agents.double_dqn.language_models.policy import LanguageModelPolicy
+from agents.double_dqn.language_models.reader import Reader, States
+from agents.double_dqn.language_models.replay import StatesBatch, StatesReplayBuffer
+from agents.double_dqn.paths import Choice, Loss
+from agents.double_dqn.sequences import SequencePath
+from agents.replay.episodes import sequence_priorities
+
+
+class LanguageModelPath(SequencePath):
+    """Reads each token once while it acts, stores what the model said, and learns from that alone."""
+
+    acts_from_start = True
+
+    def __init__(self, model: LearningAgent) -> None:
+        super().__init__(model)
+        self.reader: Reader | None = None  # of the environments trained in
+        self._seen: tuple[States, NDArray[np.float32]] | None = None
+        self._handover: NDArray[np.int64] | None = None  # tokens after which the model goes on alone
+
+    @property
+    def policy(self) -> LanguageModelPolicy:  # type: ignore[override]
+        """The model's policy."""
+        assert isinstance(self.model.policy, LanguageModelPolicy)
+        return self.model.policy
+
+    @property
+    def replay(self) -> StatesReplayBuffer:
+        """The model's replay."""
+        assert isinstance(self.model.replay_buffer, StatesReplayBuffer)
+        return self.model.replay_buffer
+
+    def check(self) -> None:  # noqa: D102
+        super().check()
+        if self.model._vec_normalize_env is not None:
+            raise ValueError(f"env must not be a VecNormalize for {self.model.policy_name}: rewards lie in [0, 1]")
+        task = self.model.env.get_attr("task")[0] if self.model.env is not None else None
+        low, high = getattr(task, "reward_range", (0.0, 1.0))
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"env must have returns in [0, 1] for {self.model.policy_name}, got ({low}, {high}): scale its reward"
+            )
+
+    def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
+        return {}
+
+    def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
+        buffer_class = self.model.replay_buffer_class or StatesReplayBuffer
+        if not issubclass(buffer_class, StatesReplayBuffer):
+            raise ValueError(
+                f"replay_buffer_class must be a StatesReplayBuffer for {self.model.policy_name}, "
+                f"got {buffer_class.__name__}"
+            )
+        return buffer_class, self.model.priority_arguments()
+
+    # ------------------------------------------------------------------ acting
+
+    def predict(  # type: ignore[override]  # noqa: D102
+        self,
+        observation: Any,
+        state: Reader | None,
+        episode_start: NDArray[np.bool_] | None,
+        masks: NDArray[np.bool_] | None,
+        explore: bool,
+    ) -> tuple[NDArray[np.int64], Reader]:
+        observation = np.asarray(observation)
+        vectorized = self.policy.is_vectorized_observation(observation)
+        reader = self.policy.reader() if state is None else state
+        states = reader.read(observation.reshape(-1, observation.shape[-1]), masks)
+        scores = self._policy_log_probs(states).numpy()
+        if explore:
+            assert self.model._generator is not None
+            scores = scores + self.model._generator.gumbel(size=scores.shape)
+        actions = _at(states.tokens.numpy(), scores.argmax(axis=1))
+        return (actions if vectorized else actions.squeeze(0)), reader
+
+    def act(self, masks: NDArray[np.bool_] | None) -> Choice:  # noqa: D102
+        model, policy = self.model, self.policy
+        assert isinstance(model._last_obs, np.ndarray) and model._generator is not None
+        random, n = model._generator, len(model._last_obs)
+        if self.reader is None:
+            self.reader = policy.reader()
+        states = self.reader.read(model._last_obs, masks)
+        starts = np.asarray(model._last_episode_starts, bool)
+        if self._handover is None:
+            self._handover, self._taken = np.zeros(n, np.int64), np.zeros(n, np.int64)
+            starts = np.ones(n, bool)
+        self._taken[starts] = 0
+        self._handover[starts] = self._drawn_handovers(int(starts.sum()))
+        prior = states.prior().numpy()
+        alone = self._taken >= self._handover
+        guided = prior if alone.all() else np.where(alone[:, None], prior, self._policy_log_probs(states).numpy())
+        chosen = (guided + random.gumbel(size=guided.shape)).argmax(axis=1)
+        log_ratios = _at(guided, chosen) - _at(prior, chosen)
+        # A ratio of exactly 1 is kept for the model's own choices: see objectives.from_the_prior.
+        log_ratios = np.where(alone, 0.0, np.where(log_ratios == 0, 1e-4, log_ratios)).astype(np.float32)
+        self._taken += 1
+        self._seen = states, log_ratios
+        return Choice(_at(states.tokens.numpy(), chosen), None)
+
+    def _drawn_handovers(self, n: int) -> NDArray[np.int64]:
+        """After how many tokens the model goes on alone, in n new episodes."""
+        model, policy = self.model, self.policy
+        assert model._generator is not None and model.env is not None
+        if model.num_timesteps < model.learning_starts:
+            return np.zeros(n, np.int64)
+        budget = int(getattr(model.env.get_attr("task")[0], "max_new_tokens", 2**31))
+        guided = model._generator.random(n) < policy.guided
+        if policy.objective == "qsharp":
+            return np.where(guided, model._generator.integers(1, budget + 1, size=n), 0)
+        return np.where(guided, budget, 0)
+
+    @torch.no_grad()
+    def _policy_log_probs(self, states: States) -> torch.Tensor:
+        eta = self.policy.eta
+        return objectives.policy_log_probs(self.policy.q_net.q_values(states, eta), states.prior(), eta)
+
+    # ------------------------------------------------------------------ learning
+
+    def store(  # noqa: D102
+        self,
+        replay_buffer: StatesReplayBuffer,  # type: ignore[override]
+        new_obs: NDArray[np.integer],
+        actions: NDArray[np.int64],
+        rewards: NDArray[np.floating],
+        dones: NDArray[np.bool_],
+        infos: list[dict[str, Any]],
+        masks: NDArray[np.bool_] | None,
+    ) -> None:
+        model = self.model
+        assert isinstance(model._last_obs, np.ndarray) and self._seen is not None
+        replay_buffer.add_states(model._last_obs, new_obs, actions, rewards, dones, infos, *self._seen)
+        model._last_obs = new_obs
+
+    def sample(self, batch_size: int, beta: float) -> StatesBatch:  # type: ignore[override]  # noqa: D102
+        return self.replay.sample_states(batch_size, beta=beta)
+
+    def loss(self, batch: StatesBatch) -> Loss:  # type: ignore[override]  # noqa: D102
+        policy, episodes, states = self.policy, batch.episodes, batch.states
+        chosen = batch.chosen.unsqueeze(-1)
+        logits = policy.q_net.logits(states)  # (B, T, k, bins)
+        taken = logits.gather(2, chosen.unsqueeze(-1).expand(-1, -1, -1, policy.n_bins)).squeeze(2)  # (B, T, bins)
+        if policy.objective == "soft_q":
+            with torch.no_grad():
+                q_target = policy.q_net_target.q_values(states, policy.eta)
+                values = objectives.soft_values(q_target, states.prior(), policy.eta)
+                goals = objectives.soft_lambda_targets(
+                    episodes.rewards,
+                    episodes.valid,
+                    episodes.terminated,
+                    q_target.gather(-1, chosen).squeeze(-1),
+                    values,
+                    self.model.gamma,
+                    policy.lambda_,
+                )
+            counts = episodes.valid
+            predicted = taken.squeeze(-1).sigmoid()
+        else:
+            goals = targets.monte_carlo_returns(episodes.rewards, episodes.valid, self.model.gamma)
+            counts = objectives.from_the_prior(batch.log_ratios, episodes.valid)
+            returns = torch.linspace(0, 1, policy.n_bins, device=taken.device)
+            predicted = (taken.softmax(dim=-1) * returns).sum(dim=-1)
+        loss = objectives.distribution_loss(taken, goals, counts * episodes.weights.unsqueeze(1))
+        errors = torch.where(counts, goals - predicted.detach(), 0.0)
+        n_valid = counts.sum().clamp(min=1)
+        q_values = predicted.detach()
+        return Loss(
+            loss,
+            errors.abs().sum() / n_valid,
+            (q_values * counts).sum() / n_valid,
+            (q_values.masked_fill(~counts, 1.0).amin(), q_values.masked_fill(~counts, 0.0).amax()),
+            sequence_priorities(errors, counts),
+        )
+
+    def on_learn(self, resets: bool) -> None:  # noqa: D102
+        super().on_learn(resets)
+        self.reader, self._handover = None, None
+
+
+def _at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    return rows[np.arange(len(rows)), places]

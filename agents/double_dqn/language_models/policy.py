@@ -1,0 +1,121 @@
+"""The policy whose trunk is a frozen language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.dqn.policies import DQNPolicy
+
+from agents.double_dqn.language_models.head import CandidateQNetwork
+from agents.double_dqn.language_models.objectives import OBJECTIVES
+from agents.double_dqn.language_models.reader import Reader
+from textgym.checks import check_at_least, check_range
+from textgym.language_models import HuggingFaceLM
+from textgym.spaces import TokenSequence
+
+
+class LanguageModelPolicy(DQNPolicy):
+    """A frozen language model, which proposes the next tokens, and a head, which values them.
+
+    It acts by π ∝ π₀·exp(Q/η) over the model's likeliest tokens, greedily where ``predict`` is deterministic.
+
+    Args:
+        observation_space: A :class:`textgym.TokenSequence` whose ids are those of the model's tokenizer.
+        action_space: The tokens.
+        lr_schedule: Learning rate as a function of the remaining progress.
+        model: The language model: a :class:`textgym.language_models.HuggingFaceLM` or a local path to one.
+        candidates: Tokens that are considered in a state (≥ 2): the model's likeliest.
+        eta: η, the weight of the divergence from the model, in units of reward a nat (> 0).
+        objective: ``"soft_q"``: KL-regularised Q(λ) with a target network; or ``"qsharp"``: the distribution of the
+            model's own returns, learned where an episode went on by the model alone (arXiv:2502.20548), without a
+            target network.
+        lambda_: λ of ``"soft_q"``, in [0, 1]: 0 bootstraps after a token, 1 at the end.
+        n_bins: Bins of the distribution of returns (≥ 2) of ``"qsharp"``.
+        guided: Share of the episodes that the guided policy begins, in [0, 1]; ``"qsharp"`` hands each over to the
+            model after a random number of tokens.
+        width: Width of the head (≥ 1).
+        optimizer_class: The optimizer.
+        optimizer_kwargs: Its arguments, without the learning rate; None for a weight decay of 0.1.
+
+    Raises:
+        ValueError: If an argument is out of range, or the model's tokens are not the environment's.
+    """
+
+    q_net: CandidateQNetwork  # type: ignore[assignment]
+    q_net_target: CandidateQNetwork  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        model: HuggingFaceLM | str | Path | None = None,
+        candidates: int = 20,
+        eta: float = 0.1,
+        objective: str = "soft_q",
+        lambda_: float = 0.9,
+        n_bins: int = 11,
+        guided: float = 0.8,
+        width: int = 256,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if model is None:
+            raise ValueError("model must be a language model or a local path to one, got None")
+        self.language_model = model if isinstance(model, HuggingFaceLM) else HuggingFaceLM(model)
+        assert isinstance(observation_space, TokenSequence)
+        if int(action_space.n) > self.language_model.vocab_size:
+            raise ValueError(
+                f"model must know the {action_space.n} tokens of env, got one with {self.language_model.vocab_size}"
+            )
+        if objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+        for name, value in (("lambda_", lambda_), ("guided", guided)):
+            check_range(name, value, 0, 1)
+        if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 < eta < float("inf"):
+            raise ValueError(f"eta must be a finite number above 0, got {eta!r}")
+        self.candidates = check_at_least("candidates", candidates, 2)
+        self.n_bins = check_at_least("n_bins", n_bins, 2) if objective == "qsharp" else 1
+        self.width = check_at_least("width", width, 1)
+        self.eta, self.objective, self.lambda_, self.guided = float(eta), objective, lambda_, guided
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[],
+            features_extractor_class=FlattenExtractor,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs={"weight_decay": 0.1} if optimizer_kwargs is None else optimizer_kwargs,
+        )
+
+    def make_q_net(self) -> CandidateQNetwork:  # type: ignore[override]
+        """Build one of the two heads."""
+        embedding = self.language_model.output_embedding
+        network = CandidateQNetwork(
+            self.observation_space,
+            self.action_space,
+            self.language_model.hidden_dim,
+            embedding,
+            self.width,
+            self.n_bins,
+        )
+        return network.to(self.device)
+
+    def reader(self) -> Reader:
+        """What reads the texts of one set of rows."""
+        assert isinstance(self.observation_space, TokenSequence)
+        return Reader(self.language_model, self.observation_space.pad_id, self.candidates)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        for name in ("net_arch", "activation_fn", "normalize_images", "features_extractor_class"):
+            data.pop(name, None)
+        data.pop("features_extractor_kwargs", None)
+        names = ("candidates", "eta", "objective", "lambda_", "guided", "width")
+        bins = {"n_bins": self.n_bins} if self.objective == "qsharp" else {}
+        return data | {name: getattr(self, name) for name in names} | bins | {"model": self.language_model.path}

@@ -1,0 +1,61 @@
+"""A frozen language model as what the agent sees of a text: a hidden state, and the likeliest next tokens."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textgym.language_models import HuggingFaceLM
+from textgym.spaces import sequence_lengths
+
+
+class States(NamedTuple):
+    """What a frozen model says of texts; any leading shape, here ``(n,)``.
+
+    Attributes:
+        hidden: Its last hidden state, shape ``(n, D)``, float32.
+        tokens: The k likeliest legal tokens, shape ``(n, k)``, int64.
+        log_probs: Their log-probabilities, shape ``(n, k)``, float32; -inf where fewer than k tokens are legal. They
+            are the model's own, so that what is cut off is missing in their sum.
+    """
+
+    hidden: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+
+    def prior(self) -> Tensor:
+        """Log-probabilities among the k tokens, shape ``(n, k)``."""
+        return self.log_probs.log_softmax(dim=-1)
+
+
+class Reader:
+    """Reads growing texts, each token once.
+
+    Args:
+        model: The model, whose weights are shared; what has been read is kept here.
+        pad_id: Token id that fills rows on the right.
+        k: Tokens that are considered next (≥ 2).
+    """
+
+    def __init__(self, model: HuggingFaceLM, pad_id: int, k: int) -> None:
+        self.model = copy.copy(model)
+        self.model.forget()
+        self.pad_id, self.k = pad_id, k
+
+    def read(self, rows: NDArray[np.integer], masks: NDArray[np.bool_] | None = None) -> States:
+        """The states of texts.
+
+        Args:
+            rows: Right-padded token ids, shape ``(n, L)``.
+            masks: Legal actions, shape ``(n, V)``; None where all are.
+        """
+        log_probs = torch.from_numpy(self.model.log_probs(rows, sequence_lengths(rows, self.pad_id)))
+        if masks is not None:
+            log_probs = log_probs.masked_fill(~torch.from_numpy(masks[:, : log_probs.shape[1]]), -torch.inf)
+        best, tokens = log_probs.topk(min(self.k, log_probs.shape[1]), dim=-1)
+        return States(self.model.hidden.float().clone(), tokens, best)

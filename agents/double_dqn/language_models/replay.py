@@ -1,0 +1,125 @@
+"""Replay of episodes with what the frozen model said of every state, so that no update has to ask it again."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from agents.double_dqn.language_models.reader import States
+from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer
+
+_COLUMNS = ("hidden", "tokens", "log_probs", "log_ratios")
+
+
+class StatesBatch(NamedTuple):
+    """A batch of B episodes with up to T actions.
+
+    Attributes:
+        episodes: Tokens, actions, rewards.
+        states: Of each action, shape ``(B, T)``; zeros, and a uniform prior, where there is none.
+        chosen: Place of each action among the candidates, int64, shape ``(B, T)``.
+        log_ratios: log π − log π₀ of each action, under the policy that acted, shape ``(B, T)``; 0 for the model's own.
+    """
+
+    episodes: EpisodeBatch
+    states: States
+    chosen: Tensor
+    log_ratios: Tensor
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Numbers of the episodes."""
+        return self.episodes.indices
+
+    @property
+    def rewards(self) -> Tensor:
+        """Rewards, shape ``(B, T)``."""
+        return self.episodes.rewards
+
+
+class StatesReplayBuffer(EpisodeReplayBuffer):
+    """Episodes with the frozen model's states: in half precision, 2·D + 6·k + 2 bytes an action beside its token.
+
+    Arguments are those of :class:`agents.replay.EpisodeReplayBuffer`; masks are not stored, because the candidates of a
+    state are legal.
+    """
+
+    def reset(self) -> None:
+        """Forget every episode, finished or not, and their priorities."""
+        self._states: dict[int, dict[str, NDArray[Any]]] = {}
+        super().reset()
+
+    def discard_unfinished(self) -> None:
+        """Forget the episodes that are under way."""
+        super().discard_unfinished()
+        self._open: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in range(self.n_envs)]
+
+    def add_states(
+        self,
+        obs: NDArray[np.integer],
+        next_obs: NDArray[np.integer],
+        action: NDArray[np.integer],
+        reward: NDArray[np.floating],
+        done: NDArray[np.bool_],
+        infos: list[dict[str, Any]],
+        states: States,
+        log_ratios: NDArray[np.floating],
+    ) -> None:
+        """:meth:`add`, with the states acted in, shape ``(n_envs,)``, and the log-ratio of each action."""
+        parts = (
+            states.hidden.cpu().numpy().astype(np.float16),
+            states.tokens.cpu().numpy().astype(np.int32),
+            states.log_probs.cpu().numpy().astype(np.float16),
+            log_ratios.astype(np.float16),
+        )
+        for row, history in enumerate(self._open):
+            history.append(tuple(part[row] for part in parts))
+        first = self._store.end_id
+        self.add(obs, next_obs, action, reward, done, infos)
+        for number, row in enumerate(np.flatnonzero(done).tolist()):
+            history, self._open[row] = self._open[row], []
+            columns = (np.stack(column) for column in zip(*history, strict=True))
+            self._states[first + number] = dict(zip(_COLUMNS, columns, strict=True))
+        for old in [number for number in self._states if number < self._store.first_id]:
+            del self._states[old]
+
+    def sample_states(self, batch_size: int, env: VecNormalize | None = None, beta: float | None = None) -> StatesBatch:
+        """Draw episodes as :meth:`sample` does, with their states."""
+        episodes = self.sample(batch_size, env, beta)
+        found = [self._states[number] for number in episodes.indices.tolist()]
+        shape = tuple(episodes.valid.shape)
+        arrays = {}
+        for name in _COLUMNS:
+            example = found[0][name]
+            arrays[name] = np.zeros((*shape, *example.shape[1:]), example.dtype)
+            for row, columns in enumerate(found):
+                arrays[name][row, : len(columns[name])] = columns[name]
+        tokens = self._tensor(arrays["tokens"].astype(np.int64))
+        states = States(
+            self._tensor(arrays["hidden"].astype(np.float32)),
+            tokens,
+            self._tensor(arrays["log_probs"].astype(np.float32)),
+        )
+        chosen = (tokens == episodes.actions.unsqueeze(-1)).long().argmax(dim=-1)
+        return StatesBatch(episodes, states, chosen, self._tensor(arrays["log_ratios"].astype(np.float32)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for finished episodes, their priorities and their states."""
+        return super().nbytes + sum(array.nbytes for columns in self._states.values() for array in columns.values())
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides what is drawn next; see :meth:`EpisodeReplayBuffer.get_state`."""
+        numbers = list(self._states)
+        opened = [[list(parts) for parts in history] for history in self._open]
+        return super().get_state() | {"numbers": numbers, "states": list(self._states.values()), "open": opened}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave, of a buffer with the same arguments."""
+        super().set_state(state)
+        self._states = dict(zip(state["numbers"], state["states"], strict=True))
+        self._open = [[tuple(parts) for parts in history] for history in state["open"]]
