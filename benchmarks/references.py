@@ -26,6 +26,7 @@ from textgym.tasks.base import Episodes
 from textgym.tasks.guess_number import GuessNumber
 from textgym.tasks.keywords import Keywords
 from textgym.tasks.sort import Sort
+from textgym.tasks.star_graph import StarGraph
 from textgym.tasks.text_generation import TextGeneration
 from textgym.tasks.transduction import Transduction
 from textgym.tasks.wordle import Wordle
@@ -197,6 +198,15 @@ def exact_blind_reference(task: Transduction) -> tuple[float, str]:
     return right / (n + 1), "exact: the mode of each order statistic, EOS is certain"
 
 
+def path_references(task: StarGraph) -> dict[str, tuple[float, str]]:
+    """A given row of node labels is the path in a star with random labels, by arithmetic: too rarely to be measured."""
+    n, k = task.nodes, task.path_length
+    return {
+        "random": ((n + 1.0) ** -k, f"exact: {k} right tokens of {n + 1} each"),
+        "blind": (1 / math.perm(n, k), f"exact: one of the {math.perm(n, k):,} rows of {k} different labels"),
+    }
+
+
 def searched_references(envs: textgym.TextGenVectorEnv) -> dict[str, tuple[float, str]]:
     """Tone on request: beam search for each prompt, and the best of all found texts whatever the prompt."""
     envs.reset(seed=1)
@@ -232,6 +242,9 @@ def keyword_references(envs: textgym.TextGenVectorEnv) -> dict[str, tuple[float,
 def compute(env_id: str) -> dict[str, Any]:
     """The entry of one id."""
     envs = make(env_id)
+    if isinstance(envs.task, StarGraph) and not envs.task.masked:
+        entry = path_references(envs.task) | {"best": best_reference(envs)}
+        return _as_plain(entry)
     entry = {"random": random_reference(envs)}
     if isinstance(envs.task, TextGeneration):
         entry |= searched_references(envs)
@@ -246,6 +259,10 @@ def compute(env_id: str) -> dict[str, Any]:
         entry |= {"blind": exact_blind_reference(envs.task), "best": best_reference(envs)}
     else:
         entry |= {"blind": blind_reference(envs, constant_answers(envs)), "best": best_reference(envs)}
+    return _as_plain(entry)
+
+
+def _as_plain(entry: dict[str, tuple[float, str]]) -> dict[str, Any]:
     values = {name: value for name, (value, _) in entry.items()}
     return values | {"sources": {name: source for name, (_, source) in entry.items()}}
 

@@ -92,6 +92,14 @@ ENVIRONMENTS: tuple[EnvRow, ...] = (
     EnvRow("TextGen/Reasoning-v0", "reasoning", reward_threshold=0.9),
     EnvRow("TextGen/Reasoning-Easy-v0", "reasoning", {"config": {"max_terms": 2, "max_digits": 1}}, 0.95),
     EnvRow("TextGen/Reasoning-Hard-v0", "reasoning", {"dataset": "gsm_symbolic"}, 0.5),
+    EnvRow("TextGen/StarGraph-v0", "star_graph", reward_threshold=0.95),
+    EnvRow("TextGen/StarGraph-Easy-v0", "star_graph", {"degree": 2, "path_length": 3, "nodes": 6}, 0.95),
+    EnvRow("TextGen/StarGraph-Hard-v0", "star_graph", {"degree": 10, "path_length": 10, "nodes": 100}, 0.95),
+    EnvRow("TextGen/RandomWalks-v0", "random_walks", reward_threshold=0.95),
+    EnvRow("TextGen/RandomWalks-Easy-v0", "random_walks", {"nodes": 10, "edge_probability": 0.2}, 0.95),
+    EnvRow(
+        "TextGen/RandomWalks-Hard-v0", "random_walks", {"nodes": 100, "max_length": 20, "edge_probability": 0.03}, 0.95
+    ),
 )
 
 

@@ -285,6 +285,17 @@ class TestData:
             assert episodes.action_positions[number, : len(places)].tolist() == places.tolist()
             assert episodes.rewards[number].sum() == pytest.approx(one.reward, abs=1e-6)
 
+    def test_walks_with_a_mask_are_data_for_an_agent_without_one(self):
+        """The walks that the mask made are replayed where there is none: the same rewards, and ends at the goal."""
+        data = demonstrations("TextGen/RandomWalks-v0", 64, seed=3, error_rate=1.0, masked=True)
+        episodes = text_to_episodes(data, make_task("random_walks"))
+        assert episodes.action_masks is None and episodes.terminated.all()
+        for row, one in enumerate(data):
+            n = episodes.n_actions[row]
+            assert n == len(one.completion_tokens) and episodes.rewards[row, n - 1] == pytest.approx(one.reward)
+            assert episodes.rewards[row, : n - 1].sum() == 0
+        assert (episodes.rewards.sum(axis=1) > 0).any()
+
     def test_masks_of_a_task_that_has_some(self):
         data = demonstrations("TextGen/Sql-v0", 4, seed=3)
         task = make_vec_env("TextGen/Sql-v0", 1, seed=0).get_attr("task")[0]

@@ -28,6 +28,8 @@ TASKS: dict[str, str] = {
     "keywords": "textgym.tasks.keywords:Keywords",
     "reasoning": "textgym.tasks.reasoning:Reasoning",
     "summary": "textgym.tasks.summary:Summary",
+    "random_walks": "textgym.tasks.random_walks:RandomWalks",
+    "star_graph": "textgym.tasks.star_graph:StarGraph",
     "wordle": "textgym.tasks.wordle:Wordle",
 }
 """Task name → ``module:Class``."""

@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "generation": ("TextGen", "Keywords", "Summary"),
     "structure": ("Brackets", "Json", "Sql"),
     "understanding": ("Addition", "Arithmetic", "Classify", "Reasoning"),
+    "planning": ("StarGraph", "RandomWalks"),
     "games": ("GuessNumber", "Hangman", "Wordle"),
 }
 """Task group → first words of the names of its ids; what is nowhere here is ``"other"``."""
