@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class LanguageModelPath(SequencePath):
             raise ValueError(f"env must not be a VecNormalize for {self.model.policy_name}: rewards lie in [0, 1]")
         task = self.model.env.get_attr("task")[0] if self.model.env is not None else None
         low, high = getattr(task, "reward_range", (0.0, 1.0))
-        if low < 0 or high > 1:
+        if math.isfinite(high - low) and (low < 0 or high > 1):
             raise ValueError(
                 f"env must have returns in [0, 1] for {self.model.policy_name}, got ({low}, {high}): scale its reward"
             )
@@ -142,6 +143,11 @@ class LanguageModelPath(SequencePath):
     ) -> None:
         model = self.model
         assert isinstance(model._last_obs, np.ndarray) and self._seen is not None
+        if rewards.min() < 0 or rewards.max() > 1:
+            raise ValueError(
+                f"env must have returns in [0, 1] for {model.policy_name}, got a reward of "
+                f"{rewards.min() if rewards.min() < 0 else rewards.max()}: scale it"
+            )
         replay_buffer.add_states(model._last_obs, new_obs, actions, rewards, dones, infos, *self._seen)
         model._last_obs = new_obs
 
