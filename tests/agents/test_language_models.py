@@ -1,0 +1,355 @@
+"""A frozen language model as the trunk: what it reads, what the head learns, and how it steers ``generate``."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents import DoubleDQN, make_vec_env
+from agents.double_dqn.language_models import objectives
+from agents.double_dqn.language_models.reader import Reader, States
+from textgym.language_models import HuggingFaceLM
+from textgym.oracles import soft_optimal
+
+WORDS = ("w0", "w1", "w2", "w3", "w4", "<eos>")
+PROMPTS = ["w1 w2", "w0 w3", "w4"]
+ETA = 0.15
+
+
+def variety(prompts, completions, **_):
+    """Half for different words that do not begin as the prompt ends, half for a w3."""
+    scores = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        words = completion.split()
+        fresh = words[:1] != prompt.split()[-1:]
+        scores.append(0.5 * len(set(words)) / 3 * fresh + 0.5 * ("w3" in words))
+    return scores
+
+
+def last_word(prompts, completions, **_):
+    return [float(text.split()[-1:] == ["w2"]) for text in completions]
+
+
+def length(prompts, completions, **_):
+    return [len(text.split()) / 3 for text in completions]
+
+
+def echo(prompts, completions, **_):
+    return [
+        sum(word in prompt.split() for word in text.split()) / 3
+        for prompt, text in zip(prompts, completions, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer(models.WordLevel({word: token for token, word in enumerate(WORDS)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", bos_token="<eos>").save_pretrained(path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **{"vocab_size": 6, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "bos_token_id": 5},
+        **{"num_attention_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3, "eos_token_id": 5},
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def make(directory, reward=variety, n_envs=8, **arguments):
+    kwargs = {"prompts": PROMPTS, "reward": reward, "tokenizer": str(directory), "max_new_tokens": 3}
+    policy = {"model": str(directory), "candidates": 6, "eta": ETA, "width": 32, **arguments.pop("policy_kwargs", {})}
+    env = make_vec_env("TextGen-v0", n_envs, seed=0, env_kwargs=kwargs)
+    given = {"gamma": 1.0, "learning_starts": 64, "batch_size": 16, "device": "cpu", "seed": 0} | arguments
+    return DoubleDQN("LanguageModelPolicy", env, policy_kwargs=policy, **given)
+
+
+@pytest.fixture(scope="module")
+def model(directory):
+    return make(directory).learn(400)
+
+
+# ---------------------------------------------------------------------------------------------- objectives, by hand
+
+
+def test_soft_values_by_hand():
+    q, prior = torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.75]).log()
+    eta = 0.5
+    value = objectives.soft_values(q, prior, eta)
+    assert value == pytest.approx(0.5 * np.log(0.25 * np.exp(2) + 0.75))
+    policy = objectives.policy_log_probs(q, prior, eta).exp()
+    assert policy[0] == pytest.approx(0.25 * np.exp(2) / (0.25 * np.exp(2) + 0.75))
+    # V = E[Q] − η·KL
+    kl = (policy * (policy.log() - prior)).sum()
+    assert value == pytest.approx((policy * q).sum() - eta * kl)
+    ruled_out = objectives.soft_values(torch.tensor([9.0, 0.5]), torch.tensor([-torch.inf, 0.0]), eta)
+    assert ruled_out == pytest.approx(0.5)
+
+
+def test_soft_lambda_targets_by_hand():
+    rewards, valid = torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 3, dtype=torch.bool)
+    q_taken, values = torch.tensor([[0.2, 0.5, 0.7]]), torch.tensor([[0.1, 0.4, 0.9]])
+
+    def targets(lambda_):
+        return objectives.soft_lambda_targets(rewards, valid, torch.tensor([True]), q_taken, values, 1.0, lambda_)
+
+    assert targets(0.0).tolist() == [pytest.approx([0.4, 0.9, 1.0])]
+    # At λ = 1 nothing is bootstrapped: what each action cost in divergence, Q − V, is taken off what it led to.
+    assert targets(1.0).tolist() == [pytest.approx([1.0 - (0.7 - 0.9) - (0.5 - 0.4), 1.0 - (0.7 - 0.9), 1.0])]
+
+
+def test_optimal_values_are_a_fixed_point_whatever_acted():
+    """Two steps, two actions each: with the exact values every path's target is the exact value, at every λ."""
+    prior = torch.tensor([0.3, 0.7]).log()
+    ends = torch.tensor([[1.0, 0.2], [0.0, 0.6]])  # reward after (first, second) action
+    second_values = objectives.soft_values(ends, prior.expand(2, 2), ETA)
+    first_value = objectives.soft_values(second_values, prior, ETA)
+    for first in range(2):
+        for second in range(2):
+            rewards = torch.tensor([[0.0, ends[first, second]]])
+            q_taken = torch.tensor([[second_values[first], ends[first, second]]])
+            values = torch.stack([first_value, second_values[first]]).unsqueeze(0)
+            for lambda_ in (0.0, 0.5, 1.0):
+                found = objectives.soft_lambda_targets(
+                    rewards, torch.ones(1, 2, dtype=torch.bool), torch.tensor([True]), q_taken, values, 1.0, lambda_
+                )
+                assert torch.allclose(found, q_taken)
+
+
+def test_padding_does_not_count():
+    rewards = torch.tensor([[1.0, torch.nan]])
+    valid = torch.tensor([[True, False]])
+    nan = torch.tensor([[0.5, torch.nan]])
+    targets = objectives.soft_lambda_targets(rewards, valid, torch.tensor([True]), nan, nan, 1.0, 0.9)
+    assert targets.tolist() == [[1.0, 0.0]]
+    loss = objectives.distribution_loss(torch.zeros(1, 2, 1), torch.tensor([[1.0, torch.nan]]), valid.float())
+    assert loss == pytest.approx(np.log(2))
+
+
+def test_which_returns_are_the_models_own():
+    log_ratios = torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 9.0]])
+    valid = torch.tensor([[True, True, True], [True, True, True], [True, True, False]])
+    assert objectives.from_the_prior(log_ratios, valid).tolist() == [
+        [True, True, True],  # the guided action itself may be any: what follows it was the model's
+        [False, True, True],
+        [True, True, False],
+    ]
+
+
+def test_two_hot_cross_entropy_by_hand():
+    logits = torch.tensor([[[0.0, np.log(2.0), 0.0]]])  # probabilities ¼, ½, ¼ of returns 0, ½, 1
+    one = torch.ones(1, 1)
+    assert objectives.distribution_loss(logits, torch.tensor([[0.5]]), one) == pytest.approx(np.log(2))
+    between = objectives.distribution_loss(logits, torch.tensor([[0.75]]), one)
+    assert between == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(4))
+
+
+# ---------------------------------------------------------------------------------------------- reading and acting
+
+
+def test_every_token_is_read_once(directory):
+    model = make(directory, n_envs=4).learn(120)
+    reader = model._path.reader.model
+    episodes = model.replay_buffer.n_episodes
+    prompts = max(len(prompt.split()) for prompt in PROMPTS) + 1  # with BOS
+    assert reader.n_read <= (episodes + 4) * prompts + model.num_timesteps
+
+
+def test_candidates_are_the_models_likeliest_legal_tokens(directory):
+    lm = HuggingFaceLM(directory)
+    row = np.array([[1, 2, 6, 7, 7]])
+    log_probs = lm.log_probs(row[:, :2], np.array([2]))[0]
+    states = Reader(lm, pad_id=7, k=3).read(row)
+    assert states.tokens[0].tolist() == np.argsort(-log_probs)[:3].tolist()
+    assert states.log_probs[0].numpy() == pytest.approx(np.sort(log_probs)[::-1][:3], abs=1e-5)
+    assert states.prior().exp().sum() == pytest.approx(1.0)
+    best = int(states.tokens[0, 0])
+    mask = np.ones((1, 6), bool)
+    mask[0, best] = False
+    assert best not in Reader(lm, pad_id=7, k=3).read(row, mask).tokens[0].tolist()
+
+
+def test_replay_keeps_what_the_model_said(model, directory):
+    batch = model.replay_buffer.sample_states(16)
+    reader = Reader(HuggingFaceLM(directory), model.observation_space.pad_id, 6)
+    episodes = batch.episodes
+    for row in range(4):
+        for step in np.flatnonzero(episodes.valid[row]):
+            prefix = episodes.tokens[row : row + 1].numpy().copy()
+            prefix[:, episodes.action_positions[row, step] :] = model.observation_space.pad_id
+            fresh = reader.read(prefix)
+            assert torch.allclose(batch.states.hidden[row, step], fresh.hidden[0], atol=2e-2, rtol=2e-3)
+            assert batch.states.tokens[row, step].tolist() == fresh.tokens[0].tolist()
+            assert batch.states.tokens[row, step, batch.chosen[row, step]] == episodes.actions[row, step]
+
+
+def test_an_update_does_not_run_the_trunk(model, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("the language model was run")
+
+    monkeypatch.setattr(model.policy.language_model._model, "forward", never)
+    before = model.policy.q_net.query.weight.clone()
+    model.train(2, batch_size=8)
+    assert not torch.equal(before, model.policy.q_net.query.weight)
+
+
+def test_the_first_texts_are_the_models_own(directory):
+    model = make(directory, n_envs=32, learning_starts=10_000).learn(640)
+    assert not model.replay_buffer.sample_states(64).log_ratios.any()
+    guided = make(directory, n_envs=32, learning_starts=0, policy_kwargs={"guided": 1.0}).learn(320)
+    batch = guided.replay_buffer.sample_states(64)
+    assert (batch.log_ratios != 0)[batch.episodes.valid].all()
+
+
+def test_one_seed_repeats_a_run(directory):
+    one, two = (make(directory).learn(200) for _ in range(2))
+    for a, b in zip(one.policy.q_net.parameters(), two.policy.q_net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_saved_and_loaded(model, tmp_path):
+    observations = model.env.reset()
+    model.save(tmp_path / "model")
+    assert (tmp_path / "model.zip").stat().st_size < 500_000  # the head alone
+    loaded = DoubleDQN.load(tmp_path / "model")
+    expected, _ = model.predict(observations, deterministic=True)
+    assert loaded.predict(observations, deterministic=True)[0].tolist() == expected.tolist()
+
+
+# ---------------------------------------------------------------------------------------------- the exact optimum
+
+
+def distance(model, directory, n_prompts=8):
+    """Total variation between the policy and the optimal one, on average over the states that the latter visits."""
+    optimum = soft_optimal(model.env.get_attr("task")[0], HuggingFaceLM(directory), ETA)
+    width, pad_id = model.observation_space.shape[0], model.observation_space.pad_id
+    distances, weights = [], []
+    for seed in range(n_prompts):
+        shown, waiting = optimum.prompt(seed), [((), 1.0)]
+        while waiting:
+            prefix, weight = waiting.pop()
+            row = np.full((1, width), pad_id)
+            text = [*shown.tokens.tolist(), *prefix]
+            row[0, : len(text)] = text
+            states = model.policy.reader().read(row)
+            found = np.zeros(len(WORDS))
+            found[states.tokens[0].numpy()] = model._path._policy_log_probs(states)[0].exp().numpy()
+            best = np.exp(shown.log_probs(prefix))
+            distances.append(0.5 * np.abs(found - best).sum())
+            weights.append(weight)
+            if len(prefix) < 2:
+                waiting += [((*prefix, token), weight * best[token]) for token in range(5) if best[token] > 1e-3]
+    return np.average(distances, weights=weights)
+
+
+EXACT = {
+    "learning_rate": {"soft_q": 3e-3, "qsharp": 3e-3},
+    "arguments": {"n_envs": 32, "learning_starts": 500, "updates_per_step": 0.2, "batch_size": 64},
+}
+
+
+def learned(directory, reward, objective, steps):
+    policy = {"objective": objective, "width": 64, "optimizer_kwargs": {"weight_decay": 0.0}}
+    rate = EXACT["learning_rate"][objective]
+    model = make(
+        directory,
+        reward,
+        policy_kwargs=policy,
+        learning_rate=lambda remaining: rate * remaining,
+        prioritized_replay=False,
+        **EXACT["arguments"],
+    )
+    return model.learn(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", objectives.OBJECTIVES)
+@pytest.mark.parametrize("reward", [variety, last_word, length, echo])
+def test_every_objective_finds_the_optimum(directory, reward, objective):
+    assert distance(learned(directory, reward, objective, 24_000), directory) <= 0.05
+
+
+@pytest.mark.parametrize("objective", objectives.OBJECTIVES)
+def test_an_objective_comes_near_the_optimum(directory, objective):
+    untrained = distance(make(directory, length), directory, 3)
+    assert distance(learned(directory, length, objective, 3_000), directory, 3) < 0.5 * untrained
+
+
+# ---------------------------------------------------------------------------------------------- steering
+
+
+def test_steered_generate_writes_what_the_agent_would(model, directory):
+    """Greedy, in a batch with left padding and alone: the same tokens as predict()."""
+    from transformers import AutoModelForCausalLM
+
+    lm = AutoModelForCausalLM.from_pretrained(directory)
+    observations = model.env.reset()
+    state, expected = None, [[] for _ in range(len(observations))]
+    rows = observations.copy()
+    lengths = (rows != model.observation_space.pad_id).sum(axis=1)
+    for _ in range(3):
+        actions, state = model.predict(rows, state, deterministic=True)
+        for row, action in enumerate(actions):
+            if not expected[row] or expected[row][-1] != 5:
+                expected[row].append(int(action))
+            rows[row, lengths[row]] = action
+        lengths += 1
+    prompts = [[5, *[t for t in row[:n].tolist() if t < 6]] for row, n in zip(observations, lengths - 3, strict=True)]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[5] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    given = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 5}
+    plain = lm.generate(ids, attention_mask=mask, **given)
+    with model.steering(lm):
+        steered = lm.generate(ids, attention_mask=mask, **given)
+        alone = lm.generate(torch.tensor([prompts[0]]), **given)
+    for row, tokens in enumerate(expected):
+        assert steered[row, width : width + len(tokens)].tolist() == tokens
+    assert alone[0, len(prompts[0]) :].tolist()[: len(expected[0])] == expected[0]
+    assert torch.equal(lm.generate(ids, attention_mask=mask, **given), plain), "nothing is left of it afterwards"
+
+
+def test_strength_zero_is_the_model_itself(model, directory):
+    from transformers import AutoModelForCausalLM
+
+    lm = AutoModelForCausalLM.from_pretrained(directory)
+    ids = torch.tensor([[5, 1, 2]])
+    given = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_scores": True, "do_sample": False}
+    plain = lm.generate(ids, **given).scores[0].log_softmax(-1)
+    with model.steering(lm, strength=0):
+        assert torch.allclose(lm.generate(ids, **given).scores[0], plain, atol=1e-5)
+    with model.steering(lm, strength=2.0):
+        assert not torch.allclose(lm.generate(ids, **given).scores[0], plain, atol=1e-5)
+
+
+def test_errors(model, directory):
+    from transformers import AutoModelForCausalLM
+
+    lm = AutoModelForCausalLM.from_pretrained(directory)
+    with (
+        pytest.raises(ValueError, match="strength must be a finite number of at least 0, got -1"),
+        model.steering(lm, -1),
+    ):
+        pass
+    lm.get_output_embeddings().weight.data[0, 0] += 1
+    with pytest.raises(ValueError, match="lm must be the language model that was learned on"), model.steering(lm):
+        pass
+    for policy, message in (
+        ({"model": None}, "model must be a language model or a local path to one, got None"),
+        ({"model": "nowhere"}, "path must be a local directory"),
+        ({"objective": "ppo"}, "objective must be one of soft_q, qsharp, got 'ppo'"),
+        ({"eta": 0}, "eta must be a finite number above 0, got 0"),
+        ({"candidates": 1}, "candidates must be an integer of at least 2, got 1"),
+        ({"guided": 1.5}, "guided must be in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(directory, policy_kwargs=policy)
+    with pytest.raises(ValueError, match=r"env must have returns in \[0, 1\].*got a reward of 2.0: scale it"):
+        make(directory, lambda prompts, completions: [2.0] * len(prompts)).learn(100)
+
+
+def test_states_of_any_shape():
+    states = States(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5, dtype=torch.int64), torch.zeros(2, 3, 5))
+    assert states.prior().shape == (2, 3, 5) and torch.allclose(states.prior().exp(), torch.full((2, 3, 5), 0.2))
