@@ -19,6 +19,7 @@ from textgym.demonstrations import Demonstrations
 from textgym.language_models import LanguageModel
 from textgym.rewards import RewardFunction, call_reward
 from textgym.tasks.base import Task
+from textgym.tasks.shaped import Shaped
 from textgym.tasks.text_generation import TextGeneration
 
 RewardSource = RewardFunction | LanguageModel | Literal["environment"] | None
@@ -87,7 +88,7 @@ def text_to_episodes(
     A text without a prompt of its own gives its first ``prompt_tokens`` tokens for one, and is cut into pieces that the
     task's budget has room for; a piece that does not end the text counts as cut off, not as complete. Where it holds
     EOS it is several texts; a completion may hold EOS at its end alone. A complete text ends with EOS, unless it uses
-    up the budget.
+    up the budget, or the task ends episodes by rules of its own.
 
     Args:
         data: See :func:`agents.offline.rows.read_rows`.
@@ -136,7 +137,7 @@ def _encode(row: TextRow, encoder: TaskEncoder, prompt_tokens: int, room: int) -
         if not len(text) == len(is_action) or not is_action.any():
             raise ValueError(f"is_action must mark some of {len(text)} completion_tokens, got {is_action}")
         _check_eos([token for token, acted in zip(text, is_action, strict=True) if acted], task)
-        complete = text[-1] == task.eos_id or int(is_action.sum()) >= task.max_new_tokens
+        complete = text[-1] == task.eos_id or int(is_action.sum()) >= task.max_new_tokens or _ends_itself(task)
         yield _Encoded(
             [*prompt, *text], np.concatenate([np.zeros(len(prompt), np.bool_), is_action]), len(prompt), complete
         )
@@ -180,12 +181,19 @@ def _piece(prompt: list[int], text: list[int], task: Task, complete: bool) -> _E
     if not prompt:
         raise ValueError("prompt must hold at least one token, got none")
     fits = len(text) < task.max_new_tokens and len(prompt) + len(text) < task.context_length
-    if complete and fits and text[-1:] != [task.eos_id]:
+    if complete and fits and not _ends_itself(task) and text[-1:] != [task.eos_id]:
         text = [*text, task.eos_id]
     if not text:
         raise ValueError("completion must hold at least one token, got none")
     is_action = np.arange(len(prompt) + len(text)) >= len(prompt)
     return _Encoded([*prompt, *text], is_action, len(prompt), complete)
+
+
+def _ends_itself(task: Task) -> bool:
+    """Whether episodes end by the task's own rules, as a game that is won: then a text's end is the episode's."""
+    while isinstance(task, Shaped):
+        task = task.task
+    return type(task).finished is not Task.finished
 
 
 def _assemble(rows: list[TextRow], encoded: list[_Encoded], task: Task, reward: Any) -> TextEpisodes:

@@ -285,6 +285,15 @@ class TestData:
             assert episodes.action_positions[number, : len(places)].tolist() == places.tolist()
             assert episodes.rewards[number].sum() == pytest.approx(one.reward, abs=1e-6)
 
+    def test_texts_of_a_task_that_ends_by_itself_need_no_eos(self):
+        """A walk that has reached its goal is over: plain rows are the same episodes as the demonstrations."""
+        data = demonstrations("TextGen/RandomWalks-v0", 32)
+        plain = [(prompt, completion, earned) for prompt, completion, earned in data]
+        task = make_task("random_walks")
+        replayed, read = text_to_episodes(data, task), text_to_episodes(plain, task)
+        assert np.array_equal(replayed.tokens, read.tokens) and read.terminated.all()
+        assert replayed.rewards.sum(axis=1) == pytest.approx(read.rewards.sum(axis=1))
+
     def test_walks_with_a_mask_are_data_for_an_agent_without_one(self):
         """The walks that the mask made are replayed where there is none: the same rewards, and ends at the goal."""
         data = demonstrations("TextGen/RandomWalks-v0", 64, seed=3, error_rate=1.0, masked=True)
