@@ -29,6 +29,17 @@ def policy_log_probs(q_values: Tensor, log_prior: Tensor, eta: float) -> Tensor:
     return (log_prior + q_values / eta).log_softmax(dim=-1)
 
 
+def divergence(policy: Tensor, log_probs: Tensor) -> Tensor:
+    """KL divergence of a policy over candidates from the whole model, in nats, shape ``(...)``.
+
+    Args:
+        policy: Log-probabilities of the policy, shape ``(..., k)``; it never takes what is no candidate.
+        log_probs: The model's own, shape ``(..., k)``: what the candidates lack in mass counts.
+    """
+    terms = policy.exp() * (policy - log_probs)
+    return torch.where(policy > -torch.inf, terms, 0.0).sum(dim=-1)
+
+
 def soft_lambda_targets(
     rewards: Tensor,
     valid: Tensor,
