@@ -171,6 +171,24 @@ def test_candidates_are_the_models_likeliest_legal_tokens(directory):
     assert best not in Reader(lm, pad_id=7, k=3).read(row, mask).tokens[0].tolist()
 
 
+def test_tokens_that_are_no_candidates_keep_their_probability(directory):
+    """Two candidates of six: the other tokens are drawn as the model would, and learned about like any action."""
+    model = make(directory, n_envs=64, learning_starts=0, policy_kwargs={"candidates": 2}).learn(1_920)
+    batch = model.replay_buffer.sample_states(256)
+    valid, tokens = batch.episodes.valid, batch.states.tokens
+    extra = valid & (batch.states.log_probs[..., -1] > -torch.inf)
+    candidates = States(batch.states.hidden, tokens[..., :-1], batch.states.log_probs[..., :-1])
+    expected = (1 - candidates.mass)[valid].mean()
+    assert 0.05 < expected and float(extra.sum() / valid.sum()) == pytest.approx(float(expected), abs=0.05)
+    actions = tokens.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
+    assert torch.equal(actions[valid], batch.episodes.actions[valid])
+    assert not (tokens[..., :-1] == batch.episodes.actions.unsqueeze(-1)).any(-1)[extra].any()
+    states = model.policy.reader().read(model.env.reset())
+    policy = model._path._policy_log_probs(states)
+    assert (objectives.divergence(policy, states.prior(), states.mass) >= 0).all()
+    assert not objectives.divergence(states.prior(), states.prior(), states.mass).any()
+
+
 def test_replay_keeps_what_the_model_said(model, directory):
     batch = model.replay_buffer.sample_states(16)
     reader = Reader(HuggingFaceLM(directory), model.observation_space.pad_id, 6)
@@ -181,7 +199,7 @@ def test_replay_keeps_what_the_model_said(model, directory):
             prefix[:, episodes.action_positions[row, step] :] = model.observation_space.pad_id
             fresh = reader.read(prefix)
             assert torch.allclose(batch.states.hidden[row, step], fresh.hidden[0], atol=2e-2, rtol=2e-3)
-            assert batch.states.tokens[row, step].tolist() == fresh.tokens[0].tolist()
+            assert batch.states.tokens[row, step, :-1].tolist() == fresh.tokens[0].tolist()
             assert batch.states.tokens[row, step, batch.chosen[row, step]] == episodes.actions[row, step]
 
 

@@ -29,15 +29,16 @@ def policy_log_probs(q_values: Tensor, log_prior: Tensor, eta: float) -> Tensor:
     return (log_prior + q_values / eta).log_softmax(dim=-1)
 
 
-def divergence(policy: Tensor, log_probs: Tensor) -> Tensor:
-    """KL divergence of a policy over candidates from the whole model, in nats, shape ``(...)``.
+def divergence(policy: Tensor, log_prior: Tensor, mass: Tensor) -> Tensor:
+    """KL divergence of a policy from the model, in nats, shape ``(...)``; what is no candidate is as likely in both.
 
     Args:
-        policy: Log-probabilities of the policy, shape ``(..., k)``; it never takes what is no candidate.
-        log_probs: The model's own, shape ``(..., k)``: what the candidates lack in mass counts.
+        policy: Log-probabilities of the policy among the candidates, shape ``(..., k)``.
+        log_prior: The model's among them, shape ``(..., k)``.
+        mass: Probability of all candidates together, shape ``(...)``.
     """
-    terms = policy.exp() * (policy - log_probs)
-    return torch.where(policy > -torch.inf, terms, 0.0).sum(dim=-1)
+    terms = torch.where(policy > -torch.inf, policy.exp() * (policy - log_prior), 0.0)
+    return mass * terms.sum(dim=-1)
 
 
 def soft_lambda_targets(

@@ -84,8 +84,9 @@ class LanguageModelPath(SequencePath):
         scores = self._policy_log_probs(states).numpy()
         if explore:
             assert self.model._generator is not None
-            scores = scores + self.model._generator.gumbel(size=scores.shape)
-        actions = _at(states.tokens.numpy(), scores.argmax(axis=1))
+            actions = _draw(reader, states, scores, self.model._generator)[0]
+        else:
+            actions = _at(states.tokens.numpy(), scores.argmax(axis=1))
         return (actions if vectorized else actions.squeeze(0)), reader
 
     def act(self, masks: NDArray[np.bool_] | None) -> Choice:  # noqa: D102
@@ -104,13 +105,13 @@ class LanguageModelPath(SequencePath):
         prior = states.prior().numpy()
         alone = self._taken >= self._handover
         guided = prior if alone.all() else np.where(alone[:, None], prior, self._policy_log_probs(states).numpy())
-        chosen = (guided + random.gumbel(size=guided.shape)).argmax(axis=1)
-        log_ratios = _at(guided, chosen) - _at(prior, chosen)
+        actions, chosen, extra = _draw(self.reader, states, guided, random)
+        log_ratios = np.where(chosen < 0, 0.0, _at(guided, chosen) - _at(prior, chosen))
         # A ratio of exactly 1 is kept for the model's own choices: see objectives.from_the_prior.
         log_ratios = np.where(alone, 0.0, np.where(log_ratios == 0, 1e-4, log_ratios)).astype(np.float32)
         self._taken += 1
-        self._seen = states, log_ratios
-        return Choice(_at(states.tokens.numpy(), chosen), None)
+        self._seen = extra, log_ratios
+        return Choice(actions, None)
 
     def _drawn_handovers(self, n: int) -> NDArray[np.int64]:
         """After how many tokens the model goes on alone, in n new episodes."""
@@ -194,6 +195,28 @@ class LanguageModelPath(SequencePath):
     def on_learn(self, resets: bool) -> None:  # noqa: D102
         super().on_learn(resets)
         self.reader, self._handover = None, None
+
+
+def _draw(
+    reader: Reader, states: States, scores: NDArray[np.floating], random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], States]:
+    """Draw an action in each of n states: with the candidates' mass one of them by ``scores``, else any other token.
+
+    Returns:
+        The actions; their places among the candidates, -1 for others; and the states with one candidate more, which is
+        the action where it was none (log-probability -inf elsewhere).
+    """
+    tokens, n = states.tokens.numpy(), len(scores)
+    places = (scores + random.gumbel(size=scores.shape)).argmax(axis=1)
+    actions = _at(tokens, places)
+    last = torch.zeros(n, dtype=torch.int64), torch.full((n,), -torch.inf)
+    others = random.random(n) > states.mass.numpy() + 1e-6
+    if others.any():
+        drawn, log_probs = reader.rest(states, others, random)
+        actions[others], places[others] = drawn.numpy(), -1
+        last[0][others], last[1][others] = drawn, log_probs
+    columns = (torch.cat([old, new[:, None]], dim=1) for old, new in zip(states[1:], last, strict=True))
+    return actions, places, States(states.hidden, *columns)
 
 
 def _at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:

@@ -20,13 +20,18 @@ class States(NamedTuple):
     Attributes:
         hidden: Its last hidden state, shape ``(n, D)``, float32.
         tokens: The k likeliest legal tokens, shape ``(n, k)``, int64.
-        log_probs: Their log-probabilities, shape ``(n, k)``, float32; -inf where fewer than k tokens are legal. They
-            are the model's own, so that what is cut off is missing in their sum.
+        log_probs: Their log-probabilities among all legal tokens, shape ``(n, k)``, float32; -inf where fewer than k
+            are legal. What the other tokens have is missing in their sum.
     """
 
     hidden: Tensor
     tokens: Tensor
     log_probs: Tensor
+
+    @property
+    def mass(self) -> Tensor:
+        """Probability of all candidates together, shape ``(n,)``: the other tokens keep theirs, whatever is learned."""
+        return self.log_probs.logsumexp(dim=-1).exp().clamp(max=1.0)
 
     def prior(self) -> Tensor:
         """Log-probabilities among the k tokens, shape ``(n, k)``."""
@@ -47,6 +52,21 @@ class Reader:
         self.model.forget()
         self.pad_id, self.k = pad_id, k
 
+    def rest(self, states: States, chosen: NDArray[np.bool_], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Tokens that are no candidates, drawn from the model, for some of the rows read last.
+
+        Args:
+            states: What was read.
+            chosen: The rows, shape ``(n,)``.
+            random: Source of randomness.
+
+        Returns:
+            The tokens and their log-probabilities, shape ``(m,)`` each.
+        """
+        others = self._log_probs[chosen].scatter(1, states.tokens[chosen], -torch.inf)
+        tokens = (others + torch.from_numpy(random.gumbel(size=tuple(others.shape))).float()).argmax(dim=1)
+        return tokens, others.gather(1, tokens[:, None]).squeeze(1)
+
     def read(self, rows: NDArray[np.integer], masks: NDArray[np.bool_] | None = None) -> States:
         """The states of texts.
 
@@ -56,6 +76,8 @@ class Reader:
         """
         log_probs = torch.from_numpy(self.model.log_probs(rows, sequence_lengths(rows, self.pad_id)))
         if masks is not None:
-            log_probs = log_probs.masked_fill(~torch.from_numpy(masks[:, : log_probs.shape[1]]), -torch.inf)
+            legal = torch.from_numpy(masks[:, : log_probs.shape[1]])
+            log_probs = log_probs.masked_fill(~legal, -torch.inf).log_softmax(dim=-1)
+        self._log_probs = log_probs
         best, tokens = log_probs.topk(min(self.k, log_probs.shape[1]), dim=-1)
         return States(self.model.hidden.float().clone(), tokens, best)

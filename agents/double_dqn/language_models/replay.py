@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
@@ -42,9 +43,10 @@ class StatesBatch(NamedTuple):
 
 
 class StatesReplayBuffer(EpisodeReplayBuffer):
-    """Episodes with the frozen model's states: in half precision, 2·D + 6·k + 2 bytes an action beside its token.
+    """Episodes with the frozen model's states, in half precision: 2·D + 6·(k + 1) + 2 bytes an action.
 
-    Arguments are those of :class:`agents.replay.EpisodeReplayBuffer`; masks are not stored, because the candidates of a
+    A state has one candidate more than the agent chooses among: the action, where it was none of them. Arguments are
+    those of :class:`agents.replay.EpisodeReplayBuffer`; masks are not stored, because the candidates of a
     state are legal.
     """
 
@@ -104,7 +106,8 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
             tokens,
             self._tensor(arrays["log_probs"].astype(np.float32)),
         )
-        chosen = (tokens == episodes.actions.unsqueeze(-1)).long().argmax(dim=-1)
+        is_action = (tokens == episodes.actions.unsqueeze(-1)) & (states.log_probs > -torch.inf)
+        chosen = is_action.long().argmax(dim=-1)
         return StatesBatch(episodes, states, chosen, self._tensor(arrays["log_ratios"].astype(np.float32)))
 
     @property

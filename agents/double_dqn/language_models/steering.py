@@ -25,7 +25,7 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
     Args:
         model: A :class:`agents.DoubleDQN` with a :class:`LanguageModelPolicy`.
         lm: A causal language model of ``transformers``, of the same weights as the one that was learned on.
-        strength: How much the values count (≥ 0); 0 only restricts the model to its likeliest tokens.
+        strength: How much the values count (≥ 0); 0 is the model itself.
 
     Yields:
         ``lm``.
@@ -58,8 +58,8 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
         states = States(hidden[:, -1].float().to(network.device), tokens.to(network.device), best.to(network.device))
         with torch.no_grad():
             guided = states.prior() + strength * network.q_values(states, policy.eta) / policy.eta
-        steered = torch.full_like(scores, -torch.inf)
-        return steered.scatter(1, tokens, guided.log_softmax(dim=-1).to(scores))
+        steered = states.mass.log().unsqueeze(-1) + guided.log_softmax(dim=-1)
+        return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability
 
     generate = lm.generate
 
