@@ -78,6 +78,33 @@ class Episodes:
         """Token ids of one row's text after its prompt (with the environment's replies, where a task has them)."""
         return self.tokens[row, self.prompt_lengths[row] : self.lengths[row]]
 
+    def begin(self, rows: NDArray[np.integer], prompts: Prompts, pad_id: int) -> None:
+        """Put new episodes, which are their prompts, in the place of the given rows."""
+        width = prompts.tokens.shape[1]
+        self.tokens[rows, width:] = pad_id
+        if (prompts.lengths == width).all():
+            self.tokens[rows, :width] = prompts.tokens
+        else:
+            is_text = np.arange(width) < prompts.lengths[:, None]
+            self.tokens[rows, :width] = np.where(is_text, prompts.tokens, pad_id)
+        self.prompt_lengths[rows] = prompts.lengths
+        self.lengths[rows] = prompts.lengths
+        self.steps[rows] = 0
+        for name, values in prompts.columns.items():
+            if name not in self.columns:
+                self.columns[name] = np.zeros((len(self), *values.shape[1:]), values.dtype)
+            self.columns[name][rows] = values
+
+    def append(self, replies: Replies, running: NDArray[np.bool_]) -> None:
+        """Append the environment's replies to the rows that go on, bool, shape ``(n,)``."""
+        lengths = np.where(running, replies.lengths, 0)
+        columns = np.arange(replies.tokens.shape[1])
+        chosen = (columns < lengths[:, None]).ravel().nonzero()[0]  # twice as fast as in two dimensions
+        row_starts = np.arange(len(self)) * self.tokens.shape[1] + self.lengths
+        places = (row_starts[:, None] + columns).ravel()[chosen]
+        self.tokens.ravel()[places] = replies.tokens.ravel()[chosen]
+        self.lengths += lengths
+
 
 class Task(ABC):
     """A family of text-generation episodes: the part of an environment that differs from one id to the next.
