@@ -113,7 +113,7 @@ def measure(
     """
     whole = load()
     rows = [_row("whole", whole, held_out)]
-    sparsities = {"scope": "layer", "ffn_sparsity": FFN_SPARSITY, "head_sparsity": HEAD_SPARSITY}
+    sparsities: Row = {"scope": "layer", "ffn_sparsity": FFN_SPARSITY, "head_sparsity": HEAD_SPARSITY}
     by_norms = PrunedTransformer(load(), "structured", **sparsities)
     rows.append(_row("pruned by norms of weights", by_norms.model, held_out))
     calibration = train[:CALIBRATION_ROWS].split(BATCH_SIZE)

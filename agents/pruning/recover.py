@@ -147,7 +147,7 @@ def _batches(
     if isinstance(data, Sequence) and data and all(isinstance(text, str) for text in data):
         if tokenizer is None:
             raise ValueError("tokenizer must be given where data is texts, got None")
-        return _texts(data, tokenizer, batch_size, max_length, seed)  # type: ignore[arg-type]
+        return _texts(data, tokenizer, batch_size, max_length, seed)
     return _prepared(data)  # type: ignore[arg-type]
 
 
