@@ -42,7 +42,7 @@ class TransformerBlock:
 
     A head is what can be removed alone: where several queries share keys and values (grouped-query attention,
     arXiv:2305.13245), a group of query heads with the keys and values that they share. A neuron is a row of ``up``,
-    that of ``gate`` if there is one, and a column of ``down``.
+    that of ``gate`` if there is one, and a column of ``down`` (the coupled structures of arXiv:2305.11627).
 
     Attributes:
         attention: The module that splits heads.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agents.pruning.pruned_transformer import PRUNING_FILE, PrunedTransformer
 from textgym.language_models import HuggingFaceLM
 
 
@@ -19,6 +18,8 @@ def load_language_model(path: str | Path, **kwargs: Any) -> HuggingFaceLM:
     Raises:
         ValueError: If the directory does not exist, or the model has no head.
     """
+    from agents.pruning.pruned_transformer import PRUNING_FILE, PrunedTransformer  # agents start without transformers
+
     if not (Path(path) / PRUNING_FILE).is_file():
         return HuggingFaceLM(path, **kwargs)
     return HuggingFaceLM(path, model=PrunedTransformer.from_pretrained(path).model, **kwargs)

@@ -68,6 +68,7 @@ class PrunedTransformer(nn.Module):
 
     Attributes:
         model: The pruned model, to be used as any other.
+        calibration: What the next pruning ranks by; of a model read from a file it is None until it is set.
 
     Raises:
         ValueError: If an argument is out of range, the path holds no model, or its blocks are of an unknown kind.
@@ -98,7 +99,7 @@ class PrunedTransformer(nn.Module):
         if calibration is not None and method == "magnitude":
             raise ValueError("calibration must be None where method is 'magnitude'")
         self.method, self.scope = method, scope
-        self._calibration = None if calibration is None else list(calibration)
+        self.calibration = None if calibration is None else list(calibration)
         self.model: Any = load_model(model) if isinstance(model, (str, Path)) else model
         self._original = {name: layer.weight.numel() for name, layer in linear_layers(self.model)}
         if not self._original:
@@ -244,8 +245,8 @@ class PrunedTransformer(nn.Module):
     def _remove(self, kind: Literal["heads", "neurons"], sparsity: float) -> None:
         blocks = list(transformer_blocks(self.model))
         read: list[Any] = [None] * len(blocks)
-        if self._calibration is not None and sparsity:
-            read = mean_squares(self.model, [b.write if kind == "heads" else b.down for b in blocks], self._calibration)
+        if self.calibration is not None and sparsity:
+            read = mean_squares(self.model, [b.write if kind == "heads" else b.down for b in blocks], self.calibration)
         scores = [
             block.head_scores(part) if kind == "heads" else block.neuron_scores(part)
             for block, part in zip(blocks, read, strict=True)

@@ -34,13 +34,13 @@ def match_hidden_states(
     The loss is the squared distance of the last hidden states (Jiao et al. 2019, arXiv:1909.10351) as a fraction of
     their squared norm, each summed over a batch; 0 where they agree. With ``logits_weight`` it is joined by the
     divergence KL(whole ‖ pruned) of the next-token distributions in nats a token (Hinton et al. 2015,
-    arXiv:1503.02531), as LLM-Pruner and Minitron recover theirs (arXiv:2305.11627, arXiv:2407.14679). Embeddings and
+    arXiv:1503.02531; for pruned models, Minitron, arXiv:2407.14679), which is what perplexity wants. Embeddings and
     heads on top stay as they are: they are the whole model's own. The optimiser is AdamW without weight decay; its
     learning rate rises over a tenth of the steps and falls linearly to 0. Dropout is off, so nothing but ``seed``
     is random.
 
     Args:
-        pruned: The pruned model; masked weights stay zero. It ends in evaluation mode.
+        pruned: The pruned model; masked weights stay zero. Both models end in evaluation mode.
         whole: The model before pruning, on the same device. Pruning works in place: copy or load it anew.
         data: Texts, of which every pass draws all in a random order; or token ids ready for the models, (B, L) int64
             tensors or mappings with ``input_ids`` and perhaps ``attention_mask``, as a ``DataLoader`` gives them. Begun
