@@ -110,6 +110,18 @@ def test_calibration_counts_what_is_added_to_text_and_no_padding() -> None:
         assert torch.equal(model.model.layers[1].mlp.down_proj.weight, down[:, kept])
 
 
+def test_a_loaded_model_goes_on_by_the_calibration_that_it_is_given(tmp_path: Path) -> None:
+    pruned = PrunedTransformer(causal(), "structured", 0.25, "layer", calibration=text())
+    pruned.save_pretrained(tmp_path)
+    loaded, other = PrunedTransformer.from_pretrained(tmp_path), PrunedTransformer.from_pretrained(tmp_path)
+    assert loaded.calibration is None
+    loaded.calibration = text()
+    for one in (pruned, loaded, other):
+        one.prune(0.6)
+    assert torch.equal(logits(loaded), logits(pruned.model))
+    assert not torch.equal(logits(other), logits(pruned.model))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_and_loaded_model_is_the_same(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
