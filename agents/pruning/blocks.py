@@ -40,61 +40,91 @@ PLAIN = {masked: plain for plain, masked in _MASKED.items()}
 class TransformerBlock:
     """The linear layers of one transformer block, and where it keeps its number of heads.
 
+    A head is what can be removed alone: where several queries share keys and values (grouped-query attention,
+    arXiv:2305.13245), a group of query heads with the keys and values that they share. A neuron is a row of ``up``,
+    that of ``gate`` if there is one, and a column of ``down`` (the coupled structures of arXiv:2305.11627).
+
     Attributes:
         attention: The module that splits heads.
-        heads_name: Its attribute that holds the number of heads.
-        head_dim: Width E of a head.
+        heads_name: Its attribute that holds the number of heads; None where it counts them by their width.
+        head_dim: Width E of a head's keys and values.
         reads: Layers that make queries, keys and values: three, or one with all three side by side.
         write: The layer that the heads' outputs go through.
         up: The first layer of the feed-forward network.
         down: Its second layer.
+        gate: The layer whose activation multiplies the output of ``up`` (SwiGLU, arXiv:2002.05202), if there is one.
     """
 
     attention: Any
-    heads_name: str
+    heads_name: str | None
     head_dim: int
     reads: tuple[Any, ...]
     write: Any
     up: Any
     down: Any
+    gate: Any = None
 
     @property
     def n_heads(self) -> int:
-        """Present number of attention heads H."""
-        return int(getattr(self.attention, self.heads_name))
+        """Present number of attention heads H that can be removed alone."""
+        return int(_weight(self.reads[-1]).shape[0]) // (self.head_dim * self._parts)
 
     @property
     def n_neurons(self) -> int:
         """Present number of feed-forward neurons N."""
         return int(_weight(self.down).shape[1])
 
-    def head_scores(self) -> Tensor:
-        """What each head can add to the residual stream, (H,)."""
-        value = _weight(self.reads[-1])[-self.n_heads * self.head_dim :]  # (H·E, D)
-        written = _weight(self.write).T  # (H·E, D)
-        norms = [part.unflatten(0, (self.n_heads, self.head_dim)).flatten(1).norm(dim=1) for part in (value, written)]
-        return norms[0] * norms[1]
+    @property
+    def _parts(self) -> int:
+        """How many of queries, keys and values one layer makes, side by side."""
+        return 3 // len(self.reads)
 
-    def neuron_scores(self) -> Tensor:
-        """What each neuron can add to the residual stream, (N,)."""
-        return _weight(self.up).norm(dim=1) * _weight(self.down).norm(dim=0)
+    def head_scores(self, mean_square: Tensor | None = None) -> Tensor:
+        """What each head can add to the residual stream, (H,): the norm of its values' weights times its outputs'.
+
+        Args:
+            mean_square: Of every input of ``write`` on text, (H·G·E,) with G queries a head; then what each head adds
+                there, as a root mean square in which its dimensions count as independent.
+        """
+        written = _weight(self.write).norm(dim=0).unflatten(0, (self.n_heads, -1))  # (H, G·E)
+        if mean_square is not None:
+            return (mean_square.view_as(written) * written.square()).sum(dim=1).sqrt()
+        value = _weight(self.reads[-1])[-self.n_heads * self.head_dim :]  # (H·E, D)
+        return value.unflatten(0, (self.n_heads, -1)).flatten(1).norm(dim=1) * written.norm(dim=1)
+
+    def neuron_scores(self, mean_square: Tensor | None = None) -> Tensor:
+        """What each neuron can add to the residual stream, (N,): the product of the norms of its weights.
+
+        That of the gate is a factor because |silu(x)| ≤ |x|.
+
+        Args:
+            mean_square: Of every input of ``down`` on text, (N,); then what each neuron adds there, as a root mean
+                square.
+        """
+        written = _weight(self.down).norm(dim=0)
+        if mean_square is not None:
+            return mean_square.sqrt() * written
+        scores = _weight(self.up).norm(dim=1) * written
+        return scores if self.gate is None else scores * _weight(self.gate).norm(dim=1)
 
     def keep_heads(self, heads: Tensor) -> None:
         """Remove all other heads, in place; ``heads`` are numbers in [0, H) in rising order."""
-        width = self.n_heads * self.head_dim
-        index = torch.arange(width, device=heads.device).view(self.n_heads, self.head_dim)[heads].flatten()
+        n_heads, parts = self.n_heads, self._parts  # before the layers that they are read from shrink
         for layer in self.reads:
-            parts = 3 // len(self.reads)
-            _keep(layer, torch.cat([index + part * width for part in range(parts)]), out=True)
-        _keep(self.write, index, out=False)
-        setattr(self.attention, self.heads_name, len(heads))
+            _keep(layer, _places(_weight(layer).shape[0], (parts, n_heads), heads), out=True)
+        written = _places(_weight(self.write).shape[1], (1, n_heads), heads)
+        _keep(self.write, written, out=False)
+        if self.heads_name is not None:
+            setattr(self.attention, self.heads_name, len(heads))
         for name in ("all_head_size", "split_size"):  # BERT's and GPT-2's widths of all heads together
             if hasattr(self.attention, name):
-                setattr(self.attention, name, len(index))
+                setattr(self.attention, name, len(written))
 
     def keep_neurons(self, neurons: Tensor) -> None:
         """Remove all other neurons, in place; ``neurons`` are numbers in [0, N) in rising order."""
-        _keep(self.up, neurons, out=True)
+        for layer in (self.up, self.gate):
+            if layer is not None:
+                _keep(layer, neurons, out=True)
         _keep(self.down, neurons, out=False)
 
 
@@ -112,8 +142,8 @@ def transformer_blocks(model: nn.Module) -> Iterator[TransformerBlock]:
             yield block
     if not found:
         raise ValueError(
-            "model must have blocks as in BERT, RoBERTa, ELECTRA, DistilBERT or GPT-2 for method='structured', "
-            f"got {type(model).__name__}"
+            "model must have blocks as in BERT, RoBERTa, ELECTRA, DistilBERT, GPT-2, Llama, Mistral or Qwen2 for "
+            f"method='structured', got {type(model).__name__}"
         )
 
 
@@ -131,6 +161,12 @@ def _as_block(module: Any) -> TransformerBlock | None:
         case "GPT2Block":
             own, mlp = module.attn, module.mlp
             return TransformerBlock(own, "num_heads", own.head_dim, (own.c_attn,), own.c_proj, mlp.c_fc, mlp.c_proj)
+        case "LlamaDecoderLayer" | "MistralDecoderLayer" | "Qwen2DecoderLayer":
+            own, mlp = module.self_attn, module.mlp
+            reads = (own.q_proj, own.k_proj, own.v_proj)
+            return TransformerBlock(
+                own, None, own.head_dim, reads, own.o_proj, mlp.up_proj, mlp.down_proj, mlp.gate_proj
+            )
     return None
 
 
@@ -145,6 +181,11 @@ def _weight(layer: Any) -> Tensor:
     """The weight of a linear layer as (out, in)."""
     weight: Tensor = layer.weight
     return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def _places(size: int, shape: tuple[int, int], heads: Tensor) -> Tensor:
+    """Where the rows of some heads are, of ``size`` rows that divide evenly into (parts, heads, rows of a head)."""
+    return torch.arange(size, device=heads.device).view(*shape, -1)[:, heads].flatten()
 
 
 def _keep(layer: Any, index: Tensor, out: bool) -> None:

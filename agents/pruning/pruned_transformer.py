@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
 
+from agents.pruning.activations import Batch, mean_squares
 from agents.pruning.blocks import PLAIN, add_mask, linear_layers, transformer_blocks
 from agents.pruning.report import LayerReport, PruningReport
 
@@ -41,23 +43,32 @@ class PrunedTransformer(nn.Module):
     ``"magnitude"`` (Han et al. 2015, arXiv:1506.02626) masks the smallest weights of the linear layers in the blocks.
     Dense kernels multiply zeros as slowly as anything else: it saves no time and, until the file is compressed, no
     memory. ``"structured"`` removes whole attention heads and feed-forward neurons, so the matrices shrink and so does
-    the time. A neuron counts as much as the product of the norms of its weights in and out, a head as much as that of
-    its value and output weights: that bounds what either can add to the residual stream. Embeddings, biases, norms and
-    heads on top are left alone, and every layer keeps a head and a neuron.
+    the time. A neuron counts as much as the product of the norms of its weights, in, out and of its gate if it has one,
+    a head as much as that of its value and output weights: that bounds what either can add to the residual stream.
+    Heads that share keys and values (grouped-query attention, arXiv:2305.13245) go together, with what they share, as
+    one. Embeddings, tied or not, biases of what stays, norms and heads on top are left alone, and every layer keeps a
+    head and a neuron.
+
+    Such a bound says little of language models, whose few neurons with huge activations all text needs. With
+    ``calibration``, text that the model reads before it is pruned, a neuron or head counts as much as it adds there:
+    the root mean square of its activation times the norm of its weights out (after Wanda, arXiv:2306.11695).
 
     The sparsity always refers to the model before any pruning, and what is pruned stays pruned.
 
     Args:
         model: A model of ``transformers``, which is changed in place, or a local path. ``"structured"`` knows the
-            blocks of BERT, RoBERTa, ELECTRA, DistilBERT and GPT-2.
+            blocks of BERT, RoBERTa, ELECTRA, DistilBERT, GPT-2, Llama, Mistral and Qwen2.
         method: See above.
         sparsity: Fraction of the weights to mask, or of the neurons and of the heads to remove, in [0, 1).
         scope: Whether to rank everything of its kind together or each layer on its own.
         ffn_sparsity: Fraction of the feed-forward neurons to remove, if not ``sparsity``; ``"structured"`` only.
         head_sparsity: Fraction of the attention heads to remove, if not ``sparsity``; ``"structured"`` only.
+        calibration: Token ids of text, (B, L) tensors or mappings with ``input_ids`` and perhaps ``attention_mask``, of
+            all of which every pruning reads the whole twice; some thousand tokens will do. ``"structured"`` only.
 
     Attributes:
         model: The pruned model, to be used as any other.
+        calibration: What the next pruning ranks by; of a model read from a file it is None until it is set.
 
     Raises:
         ValueError: If an argument is out of range, the path holds no model, or its blocks are of an unknown kind.
@@ -78,13 +89,17 @@ class PrunedTransformer(nn.Module):
         scope: Scope = "global",
         ffn_sparsity: float | None = None,
         head_sparsity: float | None = None,
+        calibration: Iterable[Batch] | None = None,
     ) -> None:
         super().__init__()
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
         if scope not in get_args(Scope):
             raise ValueError(f"scope must be one of {get_args(Scope)}, got {scope!r}")
+        if calibration is not None and method == "magnitude":
+            raise ValueError("calibration must be None where method is 'magnitude'")
         self.method, self.scope = method, scope
+        self.calibration = None if calibration is None else list(calibration)
         self.model: Any = load_model(model) if isinstance(model, (str, Path)) else model
         self._original = {name: layer.weight.numel() for name, layer in linear_layers(self.model)}
         if not self._original:
@@ -229,7 +244,13 @@ class PrunedTransformer(nn.Module):
 
     def _remove(self, kind: Literal["heads", "neurons"], sparsity: float) -> None:
         blocks = list(transformer_blocks(self.model))
-        scores = [block.head_scores() if kind == "heads" else block.neuron_scores() for block in blocks]
+        read: list[Any] = [None] * len(blocks)
+        if self.calibration is not None and sparsity:
+            read = mean_squares(self.model, [b.write if kind == "heads" else b.down for b in blocks], self.calibration)
+        scores = [
+            block.head_scores(part) if kind == "heads" else block.neuron_scores(part)
+            for block, part in zip(blocks, read, strict=True)
+        ]
         original = [heads if kind == "heads" else neurons for heads, neurons in self._sizes]
         if self.scope == "layer":
             counts = [round(size * (1 - sparsity)) for size in original]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import DoubleDQN, make_vec_env
+from agents import DoubleDQN, PrunedTransformer, make_vec_env
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.reader import Reader, States
 from textgym.language_models import HuggingFaceLM
@@ -231,6 +231,25 @@ def test_saved_and_loaded(model, tmp_path):
     observations = model.env.reset()
     model.save(tmp_path / "model")
     assert (tmp_path / "model.zip").stat().st_size < 500_000  # the head alone
+    loaded = DoubleDQN.load(tmp_path / "model")
+    expected, _ = model.predict(observations, deterministic=True)
+    assert loaded.predict(observations, deterministic=True)[0].tolist() == expected.tolist()
+
+
+def test_a_pruned_trunk(directory, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pruned = PrunedTransformer(AutoModelForCausalLM.from_pretrained(directory), "structured", sparsity=0.5)
+    pruned.save_pretrained(tmp_path, AutoTokenizer.from_pretrained(directory))
+    model = make(tmp_path).learn(100)
+    observations = model.env.reset()
+    lm = model.policy.language_model
+    states = Reader(lm, model.observation_space.pad_id, 6).read(observations[:1])
+    row = [5, *[token for token in observations[0].tolist() if token < 6]]
+    with torch.no_grad():
+        expected = pruned.model(torch.tensor([row])).logits[0, -1].log_softmax(dim=-1)
+    torch.testing.assert_close(states.log_probs[0], expected[states.tokens[0]], atol=1e-5, rtol=1e-5)
+    model.save(tmp_path / "model")
     loaded = DoubleDQN.load(tmp_path / "model")
     expected, _ = model.predict(observations, deterministic=True)
     assert loaded.predict(observations, deterministic=True)[0].tolist() == expected.tolist()

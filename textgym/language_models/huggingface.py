@@ -29,6 +29,9 @@ class HuggingFaceLM:
         tokenizer: See :func:`textgym.tokenizers.as_tokenizer`; None for the one at ``path``.
         device: Where the model runs.
         batch_size: Texts at once in :meth:`text_log_probs` (≥ 1).
+        model: The model itself, with its head, where it is not one that ``transformers`` reads at ``path`` (as
+            :func:`agents.pruning.language_model.load_language_model` reads a pruned one); it is put into evaluation
+            mode. After a change of its weights, call :meth:`forget`.
 
     Attributes:
         tokenizer: The tokenizer.
@@ -38,10 +41,17 @@ class HuggingFaceLM:
             a tensor of shape ``(n, D)``; None before the first call.
 
     Raises:
-        ValueError: If the path does not exist, or the model has fewer tokens than the tokenizer.
+        ValueError: If the path does not exist, or the model has fewer tokens than the tokenizer, or no head.
     """
 
-    def __init__(self, path: str | Path, tokenizer: Any = None, device: str = "cpu", batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        tokenizer: Any = None,
+        device: str = "cpu",
+        batch_size: int = 32,
+        model: Any = None,
+    ) -> None:
         if not Path(path).is_dir():
             raise ValueError(f"path must be a local directory (nothing is downloaded), got {str(path)!r}")
         from transformers import AutoModelForCausalLM
@@ -50,7 +60,10 @@ class HuggingFaceLM:
         self.batch_size = check_at_least("batch_size", batch_size, 1)
         self.tokenizer = as_tokenizer(self.path if tokenizer is None else tokenizer)
         self.vocab_size = self.tokenizer.vocab_size
-        model: Any = AutoModelForCausalLM.from_pretrained(self.path, local_files_only=True)
+        if model is None:
+            model = AutoModelForCausalLM.from_pretrained(self.path, local_files_only=True)
+        elif getattr(model, "get_output_embeddings", lambda: None)() is None:
+            raise ValueError(f"model must be a causal model of transformers with its head, got {type(model).__name__}")
         self._model = model.to(device).eval()
         if self._model.config.vocab_size < self.vocab_size:
             raise ValueError(

@@ -14,6 +14,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from agents.double_dqn.language_models.head import CandidateQNetwork
 from agents.double_dqn.language_models.objectives import OBJECTIVES
 from agents.double_dqn.language_models.reader import Reader
+from agents.pruning.language_model import load_language_model
 from textgym.checks import check_at_least, check_range
 from textgym.language_models import HuggingFaceLM
 from textgym.spaces import TokenSequence
@@ -67,7 +68,7 @@ class LanguageModelPolicy(DQNPolicy):
     ) -> None:
         if model is None:
             raise ValueError("model must be a language model or a local path to one, got None")
-        self.language_model = model if isinstance(model, HuggingFaceLM) else HuggingFaceLM(model)
+        self.language_model = model if isinstance(model, HuggingFaceLM) else load_language_model(model)
         assert isinstance(observation_space, TokenSequence)
         if int(action_space.n) > self.language_model.vocab_size:
             raise ValueError(
