@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.offline.encoding import TaskEncoder
+
 from agents.offline.replaying import replay_actions
 from agents.offline.rows import TextRow, read_rows, read_text
 from agents.replay.episodes import EpisodeReplayBuffer
@@ -18,6 +18,7 @@ from textgym.checks import check_at_least
 from textgym.demonstrations import Demonstrations
 from textgym.language_models import LanguageModel
 from textgym.rewards import RewardFunction, call_reward
+from textgym.task_encoder import TaskEncoder
 from textgym.tasks.base import Task
 from textgym.tasks.shaped import Shaped
 from textgym.tasks.text_generation import TextGeneration

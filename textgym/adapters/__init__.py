@@ -1,0 +1,8 @@
+"""The environments in the form that other frameworks ask for: each a thin face over :class:`TextSteps`.
+
+Importing this package needs none of those frameworks.
+"""
+
+from textgym.adapters.text_steps import TextSteps
+
+__all__ = ["TextSteps"]
