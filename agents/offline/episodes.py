@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-
 from agents.offline.replaying import replay_actions
 from agents.offline.rows import TextRow, read_rows, read_text
 from agents.replay.episodes import EpisodeReplayBuffer
