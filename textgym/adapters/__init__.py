@@ -5,5 +5,14 @@ Importing this package needs none of those frameworks.
 
 from textgym.adapters.minari import minari_rows, open_minari, write_minari
 from textgym.adapters.text_steps import TextSteps
+from textgym.adapters.trl import TRLEnvironment, environment_factory, seed_dataset
 
-__all__ = ["TextSteps", "minari_rows", "open_minari", "write_minari"]
+__all__ = [
+    "TRLEnvironment",
+    "TextSteps",
+    "environment_factory",
+    "minari_rows",
+    "open_minari",
+    "seed_dataset",
+    "write_minari",
+]

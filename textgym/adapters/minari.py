@@ -117,8 +117,8 @@ def minari_rows(dataset: MinariDataset) -> Iterator[dict[str, Any]]:
     ):
         raise ValueError(f"data must be a Minari data set of rows of token ids, got {space} with actions {actions}")
     pad_id = int(space.high.max())
-    for episode in dataset.iterate_episodes():
-        (metadata,) = dataset.storage.get_episode_metadata([episode.id])
+    seeds = [one.get("seed") for one in dataset.storage.get_episode_metadata(dataset.episode_indices)]
+    for episode, seed in zip(dataset.iterate_episodes(), seeds, strict=True):
         rows = np.asarray(episode.observations, np.int32)  # (T + 1, L)
         written = np.asarray(episode.actions, np.int64).ravel()  # (T,)
         lengths = sequence_lengths(rows, pad_id)
@@ -127,7 +127,6 @@ def minari_rows(dataset: MinariDataset) -> Iterator[dict[str, Any]]:
         grown = len(written) and (lengths[1:] > places).all() and np.array_equal(whole[places], written)
         if not grown or places[0] == 0 or not np.array_equal(rows[0, : places[0]], whole[: places[0]]):
             raise ValueError(f"data must hold rows of tokens that grow by their actions, got episode {episode.id}")
-        seed = metadata.get("seed")
         yield {
             "prompt": "",
             "completion": "",
