@@ -142,6 +142,12 @@ def test_misuse(tmp_path):
         list(minari_rows(cart_pole))
 
 
+def test_a_relative_folder(monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "sets")
+    with pytest.raises(ValueError, match="MINARI_DATASETS_PATH must be an absolute path, got 'sets'"):
+        write_minari("reverse-v0", package.demonstrations("TextGen/Reverse-v0", n=2))
+
+
 def test_the_command(textgym, tmp_path):
     code, out, err = textgym(
         "demonstrations", "TextGen/Sort-v0", "--out", "sort/noisy-v1", "-n", 5, "--noise", 0.5, "--env-arg", "length=2"

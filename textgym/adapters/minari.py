@@ -40,7 +40,8 @@ def write_minari(dataset_id: str, shown: Demonstrations) -> MinariDataset:
 
     Raises:
         ModuleNotFoundError: If Minari is not installed.
-        ValueError: If ``dataset_id`` is malformed or taken, or ``shown`` is something else.
+        ValueError: If ``dataset_id`` is malformed or taken, ``shown`` is something else, or ``MINARI_DATASETS_PATH`` is
+            a relative path.
     """
     minari = require("minari", _PACKAGE, "write_minari()")
     require("h5py", _PACKAGE, "write_minari()")
@@ -48,6 +49,9 @@ def write_minari(dataset_id: str, shown: Demonstrations) -> MinariDataset:
         raise ValueError(f"shown must be textgym.demonstrations(...), got {shown!r:.80}")
     if not isinstance(dataset_id, str) or not _is_id(dataset_id):
         raise ValueError(f"dataset_id must be a name such as 'textgym/reverse-v0', got {dataset_id!r}")
+    place = os.environ.get("MINARI_DATASETS_PATH", "")
+    if place and not os.path.isabs(place):  # Minari 0.5.4 would look for its own files in the wrong folder
+        raise ValueError(f"MINARI_DATASETS_PATH must be an absolute path, got {place!r}")
     env = gym.make(shown.env_id, **shown.env_kwargs)
     known = None if shown.env_kwargs else textgym.references(shown.env_id)
     noise = f", each token replaced with probability {shown.error_rate:g}" if shown.error_rate else ""
