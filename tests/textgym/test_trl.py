@@ -4,9 +4,11 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import textgym
+from tests.textgym.test_text_steps import BASE, native_turns
 from textgym.adapters import TextSteps, environment_factory, seed_dataset
 
 GAMES = ["TextGen/GuessNumber-v0", "TextGen/Hangman-v0", "TextGen/Wordle-v0"]
@@ -106,3 +108,18 @@ def test_misuse():
         seed_dataset(environment, 0)
     with pytest.raises(ValueError, match=r"environment must be a class that environment_factory\(\) made"):
         seed_dataset("TextGen/Reverse-v0", 3)
+
+
+@pytest.mark.parametrize("env_id", BASE)
+def test_rewards_are_those_of_the_environment(env_id):
+    environment = environment_factory(env_id)()
+    for seed in range(4):
+        task, turns, _ = native_turns(env_id, seed, oracle=False)
+        environment.reset(seed=seed, prompt=[])
+        for actions, _, _ in turns:
+            environment.write(task.decode(np.array(actions)))
+        assert "The episode is over" in environment.write("")  # it may have given up in the middle of a guess
+        expected = 0.0
+        for _, _, total in turns:
+            expected += total
+        assert environment.get_reward() == expected
