@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.application.commands.demonstrations import demonstrations
 from agents.application.commands.doctor import doctor
 from agents.application.commands.export import export
 from agents.application.commands.list_ids import list_ids
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("list")(list_ids)
-for command in (play, train, tune, validate, export, report, doctor):
+for command in (play, train, tune, validate, export, demonstrations, report, doctor):
     app.command()(command)
 
 

@@ -10,14 +10,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.offline.encoding import TaskEncoder
 from agents.offline.replaying import replay_actions
 from agents.offline.rows import TextRow, read_rows, read_text
 from agents.replay.episodes import EpisodeReplayBuffer
+from textgym.adapters.minari import open_minari
 from textgym.checks import check_at_least
 from textgym.demonstrations import Demonstrations
 from textgym.language_models import LanguageModel
 from textgym.rewards import RewardFunction, call_reward
+from textgym.task_encoder import TaskEncoder
 from textgym.tasks.base import Task
 from textgym.tasks.shaped import Shaped
 from textgym.tasks.text_generation import TextGeneration
@@ -110,7 +111,7 @@ def text_to_episodes(
         raise ValueError(f"window must be at most {room}, the budget of the task, got {window}")
     if reward is None and isinstance(data, Demonstrations):
         reward = "environment"
-    whole = window is not None and isinstance(data, (str, os.PathLike))
+    whole = window is not None and isinstance(data, (str, os.PathLike)) and open_minari(data) is None
     rows = [TextRow(None, read_text(data))] if whole else read_rows(data)
     if reward == "environment":
         return _replayed(rows, task)
@@ -138,6 +139,8 @@ def _encode(row: TextRow, encoder: TaskEncoder, prompt_tokens: int, room: int) -
             raise ValueError(f"is_action must mark some of {len(text)} completion_tokens, got {is_action}")
         _check_eos([token for token, acted in zip(text, is_action, strict=True) if acted], task)
         complete = text[-1] == task.eos_id or int(is_action.sum()) >= task.max_new_tokens or _ends_itself(task)
+        if row.terminated is not None:
+            complete = row.terminated
         yield _Encoded(
             [*prompt, *text], np.concatenate([np.zeros(len(prompt), np.bool_), is_action]), len(prompt), complete
         )

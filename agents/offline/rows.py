@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, default_collate
 
+from textgym.adapters.minari import minari_rows, open_minari
 from textgym.checks import check_list
 from textgym.demonstrations import Demonstration, Demonstrations
 
-_KNOWN = frozenset("prompt completion text reward seed prompt_tokens completion_tokens is_action".split())
+_KNOWN = frozenset("prompt completion text reward seed prompt_tokens completion_tokens is_action terminated".split())
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TextRow:
         prompt_tokens: Token ids of the prompt, if known, shape ``(P,)``.
         completion_tokens: Token ids of the completion, with replies and EOS, if known, shape ``(C,)``.
         is_action: Which of ``completion_tokens`` were actions, bool, shape ``(C,)``; None for all of them.
+        terminated: Whether the text is complete, if known; else its tokens and its task tell.
         columns: Further columns, for reward functions.
     """
 
@@ -42,6 +44,7 @@ class TextRow:
     prompt_tokens: NDArray[np.int32] | None = None
     completion_tokens: NDArray[np.int32] | None = None
     is_action: NDArray[np.bool_] | None = None
+    terminated: bool | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -53,13 +56,16 @@ def read_rows(data: Any) -> list[TextRow]:
             of mappings with a ``completion`` and a ``prompt``, or with a ``text``, and maybe ``reward``, ``seed``,
             ``prompt_tokens``, ``completion_tokens``, ``is_action`` and columns for a reward function; a
             ``datasets.Dataset`` or a data frame of such rows; a PyTorch ``DataLoader`` of any of these, with its
-            default ``collate_fn`` or one that returns a list of rows; :func:`textgym.demonstrations`; or the path of a
-            UTF-8 text file, a text a line.
+            default ``collate_fn`` or one that returns a list of rows; :func:`textgym.demonstrations`; a Minari data set
+            of one of TextGym's environments, or its path or id; or the path of a UTF-8 text file, a text a line.
 
     Raises:
         ValueError: If a row is of another kind (the message names its number), or there is none.
     """
-    if isinstance(data, (str, os.PathLike)):
+    recorded = open_minari(data)
+    if recorded is not None:
+        rows = [_row(number, item) for number, item in enumerate(minari_rows(recorded))]
+    elif isinstance(data, (str, os.PathLike)):
         rows = [TextRow(None, line) for line in read_text(data).splitlines() if line.strip()]
     elif isinstance(data, Demonstrations):
         rows = [_demonstration(one, data.seed + number) for number, one in enumerate(data)]
@@ -156,6 +162,7 @@ def _from_mapping(number: int, item: Mapping[str, Any]) -> TextRow:
         _array(item.get("prompt_tokens"), np.int32),
         _array(item.get("completion_tokens"), np.int32),
         _array(item.get("is_action"), np.bool_),
+        None if item.get("terminated") is None else bool(item["terminated"]),
         {name: value for name, value in item.items() if name not in _KNOWN},
     )
 
