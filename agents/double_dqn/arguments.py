@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.double_dqn.heads import checked_value_range
 from agents.exploration import check_exploration
 from textgym.checks import check_range
 
@@ -32,7 +33,6 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "exploration_final_eps": (0, 1),
     "max_grad_norm": (0, math.inf),
     "updates_per_step": (0, 1e9),
-    "q_lambda": (0, 1),
     "priority_alpha": (0, 1),
     "priority_beta": (0, 1),
 }
@@ -56,6 +56,7 @@ NEVER_NONE = frozenset(
     }
 )
 """None stands for a default in all the others."""
+LOSSES = ("huber", "cross_entropy")
 MAPPINGS = ("policy_kwargs", "replay_buffer_kwargs", "exploration_kwargs")
 
 
@@ -81,6 +82,13 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be a mapping of names to values or None, got {value!r}")
         elif name == "learning_rate" and not callable(value):
             check_range(name, value, 0, math.inf)
+        elif name == "q_lambda":
+            for part in (value(1.0), value(0.5), value(0.0)) if callable(value) else (value,):
+                check_range(name, part, 0, 1)
+        elif name == "loss" and value not in LOSSES:
+            raise ValueError(f"loss must be one of {LOSSES} or None, got {value!r}")
+        elif name == "value_range":
+            checked_value_range(value)
         elif name == "exploration":
             check_exploration(value)
         elif name == "device":

@@ -21,6 +21,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from agents.double_dqn.arguments import check_arguments
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import with_defaults
+from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
@@ -116,12 +117,19 @@ class DoubleDQN(LearningAgent):
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
     :param q_lambda: Sequences only: λ of Peng's Q(λ), in [0, 1], which mixes the targets of all numbers of steps up to
-        the end of the episode: 0 is one step, 1 the return. None: ``n_steps``
+        the end of the episode: 0 is one step, 1 the return; or a function of the remaining progress (from 1 to 0), as
+        for ``learning_rate``. None: ``n_steps``
     :param watkins: Whether Q(λ) stops before the first action that was not greedy (Watkins's)
     :param exploration: ``"ucb"`` (counts of last tokens, or of hashes of other observations), ``"ensemble_ucb"`` (with
         ``policy_kwargs={"n_ensemble": 5}`` heads unless told otherwise), ``"epsilon"``, ``"boltzmann"``, or an
         :class:`agents.exploration.Exploration`. None: ``"ucb"``; ``"epsilon"`` on transitions
     :param exploration_kwargs: Arguments of the named explorer that differ from its defaults
+    :param loss: ``"huber"``, of the difference between value and target; on sequences also ``"cross_entropy"``, for
+        returns between known bounds: the head's values are Q = low + (high − low)·σ(z), and the loss is the binary
+        cross-entropy of the target's place between the bounds (two bins of arXiv:2403.03950). Targets beyond the bounds
+        count as the bound. None: ``"huber"``
+    :param value_range: The bounds, ``(low, high)``, in units of the reward. None: those of an episode's return that the
+        environment's task states, with 0
     :raises ValueError: if an argument is out of range, or does not fit the policy or the observations
 
     Example:
@@ -175,10 +183,12 @@ class DoubleDQN(LearningAgent):
         priority_alpha: float = 0.6,
         priority_beta: float = 0.4,
         lower_bound: bool = False,
-        q_lambda: float | None = None,
+        q_lambda: float | Schedule | None = None,
         watkins: bool = False,
         exploration: str | Exploration | None = None,
         exploration_kwargs: dict[str, Any] | None = None,
+        loss: str | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         check_arguments(locals())
         seed = None if seed is None else int(seed)  # torch takes no integer of NumPy's
@@ -198,10 +208,14 @@ class DoubleDQN(LearningAgent):
                 "exploration": exploration,
                 "exploration_final_eps": exploration_final_eps,
                 "target_update_interval": target_update_interval,
+                "loss": loss,
             },
+            from_file=not _init_setup_model,
         )
         self.updates_per_step = chosen.pop("updates_per_step")
         self.exploration = chosen.pop("exploration")
+        self.loss = chosen.pop("loss")
+        self.value_range = None if value_range is None else checked_value_range(value_range)
         if gradient_steps is None and self.updates_per_step is None:
             gradient_steps = 1
         if isinstance(env, str) and env.removeprefix("textgym:") in env_ids():
