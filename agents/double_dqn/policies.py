@@ -94,9 +94,7 @@ class SequenceQNetwork(BasePolicy):
         Returns:
             Features, shape ``(B, S, D)``.
         """
-        features = self.encoder(tokens)  # (B, L, D)
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        return features[rows, positions]
+        return self.encoder.forward_at(tokens, positions)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
         return self(observation).argmax(dim=1)
@@ -218,6 +216,7 @@ class SequencePolicy(DQNPolicy):
         **encoder_kwargs: Any,
     ) -> None:
         self.dueling, self.n_ensemble, self.value_range = dueling, n_ensemble, value_range
+        self._switched: list[nn.Module] | None = None
         if issubclass(optimizer_class, (torch.optim.Adam, torch.optim.AdamW)):
             # One kernel for all weights: for networks this small, a fifth of the time of a loop over them.
             optimizer_kwargs = {"fused": True, **(optimizer_kwargs or {})}
@@ -248,9 +247,22 @@ class SequencePolicy(DQNPolicy):
         ).to(self.device)
 
     def set_training_mode(self, mode: bool) -> None:
-        """Switch between training and evaluation mode: a walk through all modules, so only where it changes a thing."""
-        if mode != self.training:
+        """Switch between training and evaluation mode where that changes a thing, without a walk through the tree."""
+        if mode == self.training:
+            return
+        if self._switched is None:
+            self._switched = list(self.q_net.modules())
+            if any(type(module).train is not nn.Module.train for module in self._switched):
+                self._switched = []  # one of them has a say in it
+        if not self._switched:
             super().set_training_mode(mode)
+            return
+        for module in self._switched:
+            vars(module)["training"] = mode  # past nn.Module's own way to set attributes, which asks what they are
+        self.training = mode
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_switched": None}  # a copy has modules of its own
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
