@@ -33,6 +33,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "exploration_final_eps": (0, 1),
     "max_grad_norm": (0, math.inf),
     "updates_per_step": (0, 1e9),
+    "best_share": (0, 0.9),
     "priority_alpha": (0, 1),
     "priority_beta": (0, 1),
 }

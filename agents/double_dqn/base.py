@@ -40,6 +40,7 @@ class LearningAgent(DQN):
     priority_alpha: float
     priority_beta: float
     lower_bound: bool
+    best_share: float | None
     loss: str | None
     value_range: tuple[float, float] | None
     q_lambda: float | Schedule | None

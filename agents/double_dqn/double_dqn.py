@@ -116,6 +116,9 @@ class DoubleDQN(LearningAgent):
     :param priority_beta: Initial strength of the importance weights that correct for it; it grows to 1
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
+    :param best_share: Sequences only: share of each batch, in [0, 0.9], that is drawn from the best episode of each
+        prompt, which replay never drops (self-imitation, arXiv:1806.05635): where rewards are rare, a success counts
+        until it is learned. None: 0
     :param q_lambda: Sequences only: λ of Peng's Q(λ), in [0, 1], which mixes the targets of all numbers of steps up to
         the end of the episode: 0 is one step, 1 the return; or a function of the remaining progress (from 1 to 0), as
         for ``learning_rate``. None: ``n_steps``
@@ -187,6 +190,7 @@ class DoubleDQN(LearningAgent):
         watkins: bool = False,
         exploration: str | Exploration | None = None,
         exploration_kwargs: dict[str, Any] | None = None,
+        best_share: float | None = None,
         loss: str | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -208,12 +212,14 @@ class DoubleDQN(LearningAgent):
                 "exploration": exploration,
                 "exploration_final_eps": exploration_final_eps,
                 "target_update_interval": target_update_interval,
+                "best_share": best_share,
                 "loss": loss,
             },
             from_file=not _init_setup_model,
         )
         self.updates_per_step = chosen.pop("updates_per_step")
         self.exploration = chosen.pop("exploration")
+        self.best_share = chosen.pop("best_share")
         self.loss = chosen.pop("loss")
         self.value_range = None if value_range is None else checked_value_range(value_range)
         if gradient_steps is None and self.updates_per_step is None:

@@ -22,6 +22,9 @@ from textgym import TokenSequence
 DEFAULT_UCB_COEFFICIENT = 0.02
 
 
+DEFAULT_BEST_SHARE = 0.125
+
+
 class SequencePath(LearningPath):
     """Learns all actions of an episode from one pass, and reads each token once when it acts."""
 
@@ -61,6 +64,9 @@ class SequencePath(LearningPath):
             raise ValueError(f"VecNormalize must have norm_obs=False for {model.policy_name}: tokens are no quantities")
         if model.lower_bound and model.env is not None and not _is_deterministic(model.env):
             raise ValueError("lower_bound=True needs rewards that the observation determines; this task hides a secret")
+        if model.best_share is None:  # a lucky episode is no example
+            deterministic = model.env is not None and _is_deterministic(model.env)
+            model.best_share = DEFAULT_BEST_SHARE if deterministic else 0.0
         self._choose_loss()
 
     def _choose_loss(self) -> None:
@@ -88,7 +94,9 @@ class SequencePath(LearningPath):
                 f"replay_buffer_class must be an EpisodeReplayBuffer for {self.model.policy_name}, "
                 f"got {buffer_class.__name__}"
             )
-        return buffer_class, self.model.priority_arguments()
+        # Only where it is used: a buffer of somebody's own need not know it.
+        share = {"best_share": self.model.best_share} if self.model.best_share else {}
+        return buffer_class, self.model.priority_arguments() | share
 
     # ------------------------------------------------------------------ acting
 

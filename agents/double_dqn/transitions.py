@@ -42,7 +42,11 @@ class TransitionPath(LearningPath):
 
     def check(self) -> None:  # noqa: D102
         model = self.model
-        for name, value in (("lower_bound", model.lower_bound), ("q_lambda", model.q_lambda)):
+        for name, value in (
+            ("lower_bound", model.lower_bound),
+            ("q_lambda", model.q_lambda),
+            ("best_share", model.best_share),
+        ):
             if value:
                 raise ValueError(f"{name}={value} needs whole episodes, got {model.policy_name}: use PerformerPolicy")
         if model.loss == "cross_entropy" or model.value_range is not None:
