@@ -79,8 +79,8 @@ class DoubleDQN(LearningAgent):
     :param learning_starts: Environment steps of random legal actions before the first update. None: 1,000; 100 on
         transitions
     :param batch_size: Episodes, or transitions, in one update. None: 64 episodes, 32 transitions
-    :param tau: Share of the network that the target network takes over at each of its updates, in [0, 1]. None: 0.01;
-        1 on transitions
+    :param tau: Share of the network that the target network takes over at each of its updates, in [0, 1]; on sequences,
+        1 learns without one (as arXiv:2407.04811), which saves a pass of the encoder. None: 0.01; 1 on transitions
     :param gamma: Discount a step, in [0, 1]
     :param train_freq: Steps of the vector environment between two calls of ``train``, or a pair such as
         ``(1, "episode")``. None: 1; 4 on transitions

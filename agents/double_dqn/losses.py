@@ -32,7 +32,7 @@ def sequence_loss(
 
     Args:
         q_net: The network to train.
-        target_net: The network that rates the next states.
+        target_net: The network that rates the next states; ``q_net`` itself saves a pass.
         batch: The episodes.
         gamma: Discount a token, in [0, 1].
         n_steps: Rewards in a target before it bootstraps (≥ 1).
@@ -57,7 +57,10 @@ def sequence_loss(
     terminated, weights = batch.terminated.repeat(n_heads), batch.weights.repeat(n_heads)
     masks_tp1 = None if batch.action_masks is None else batch.action_masks[:, 1:]
     with torch.no_grad():
-        target_features = target_net.features_at(batch.tokens, states)[:, 1:]  # (B, T, D)
+        if target_net is not q_net:
+            target_features = target_net.features_at(batch.tokens, states)[:, 1:]  # (B, T, D)
+        else:
+            target_features = features[:, 1:].detach()
         if double_q or watkins:
             best = q_net.head.greedy_ensemble(features[:, 1:], masks_tp1)  # (B, T, K)
         if double_q:

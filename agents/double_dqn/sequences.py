@@ -159,9 +159,12 @@ class SequencePath(LearningPath):
         return self.replay.sample(batch_size, env=self.model._vec_normalize_env, beta=beta)
 
     def loss(self, batch: EpisodeBatch) -> Loss:  # noqa: D102
+        q_net, target_net = self.policy.q_net, self.policy.q_net_target
+        if self.model.tau == 1.0 and self.model.target_update_interval <= 1:
+            target_net = q_net  # the same weights, whose features are there already
         loss, td_errors, q_t = sequence_loss(
-            self.policy.q_net,
-            self.policy.q_net_target,
+            q_net,
+            target_net,
             batch,
             gamma=self.model.gamma,
             n_steps=self.model.n_steps,

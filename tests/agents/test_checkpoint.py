@@ -24,6 +24,7 @@ from agents.saving.files import CommandError
 from agents.saving.settings import resolve_settings
 from agents.saving.state_file import StateFileError, differences, read_state, write_state
 from tests.agents.tasks import Echo, OddTokens
+from stable_baselines3.common.utils import LinearSchedule
 from textgym import TextGenVectorEnv
 
 ENV, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}
@@ -110,6 +111,17 @@ class TestResume:
         [
             ("PerformerPolicy", None, {"learning_rate": 1e-3}),
             ("TransformerPolicy", OddTokens, {"n_steps": 2, "buffer_size": 100}),  # masks; replay wraps
+            (
+                "PerformerPolicy",
+                None,
+                {
+                    "loss": "cross_entropy",
+                    "best_share": 0.25,
+                    "buffer_size": 100,
+                    "q_lambda": LinearSchedule(0.9, 0.1, 1.0),
+                    "tau": 1.0,
+                },
+            ),
             ("GRUPolicy", Echo, {"exploration": "epsilon", "target_update_interval": 16}),  # replies
         ],
     )
