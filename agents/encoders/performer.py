@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import performer_pytorch
 import torch
@@ -196,13 +196,13 @@ class Performer(AttentionEncoder):
 
     def _block(
         self,
-        layer: nn.ModuleList,
+        layer: nn.Module,
         x: Tensor,
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         positions: Tensor | None = None,
     ) -> Tensor:
         """Run one block on the residual stream, (B, L, D), or with ``positions``, (B, S), on these alone: (B, S, D)."""
-        attention, feedforward = layer
+        attention, feedforward = cast(Any, layer)
         fast, normed = attention.fn, attention.norm(x)
         projection = fast.fast_attention.projection_matrix  # (M, E)
         k, v = self.split_heads(fast.to_k(normed)), self.split_heads(fast.to_v(normed))

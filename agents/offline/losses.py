@@ -96,7 +96,7 @@ def offline_loss(
     def repeat(shared: Tensor) -> Tensor:
         return shared.repeat(n_heads, *[1] * (shared.ndim - 1))
 
-    # Of a head with bounded values, the logits in front of them: a softmax of values in [0, 1] would be next to uniform.
+    # Of bounded values, the logits in front of them: a softmax of values in [0, 1] would be next to uniform.
     logit_rows = fold(q_net.head.ensemble_logits(features))  # (K·B, T + 1, V)
     q_rows = q_net.head.to_values(logit_rows)
     actions, valid, weights = repeat(batch.actions), repeat(batch.valid), repeat(batch.weights)

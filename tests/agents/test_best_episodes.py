@@ -134,10 +134,10 @@ def test_a_state_goes_on_bit_for_bit():
 
 
 def test_bad_shares():
-    with pytest.raises(ValueError, match="best_share must be at least 0 and less than 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"best_share must be at least 0 and less than 1, got 1\.0"):
         buffer(share=1.0)
     env = make_vec_env("TextGen/Reverse-v0", n_envs=2)
     with pytest.raises(ValueError, match=r"best_share must be in \[0, 0.9\], got 1"):
         DoubleDQN("PerformerPolicy", env, best_share=1)
-    with pytest.raises(ValueError, match="best_share=0.5 needs whole episodes, got MlpPolicy"):
+    with pytest.raises(ValueError, match=r"best_share=0\.5 needs whole episodes, got MlpPolicy"):
         DoubleDQN("MlpPolicy", "CartPole-v1", best_share=0.5)

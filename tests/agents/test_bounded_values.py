@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 import agents
 from agents import DoubleDQN, make_vec_env, targets
+from agents.double_dqn.evaluation import evaluate
 from agents.double_dqn.heads import QHead
 from agents.double_dqn.losses import sequence_loss
-from agents.double_dqn.evaluation import evaluate
 from agents.offline.losses import OBJECTIVES
 from agents.saving.export import export_model
 

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.utils import LinearSchedule
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from agents.application.cli import main
@@ -24,7 +25,6 @@ from agents.saving.files import CommandError
 from agents.saving.settings import resolve_settings
 from agents.saving.state_file import StateFileError, differences, read_state, write_state
 from tests.agents.tasks import Echo, OddTokens
-from stable_baselines3.common.utils import LinearSchedule
 from textgym import TextGenVectorEnv
 
 ENV, ENV_ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 3}
