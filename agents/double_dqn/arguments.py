@@ -36,9 +36,10 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "best_share": (0, 0.9),
     "priority_alpha": (0, 1),
     "priority_beta": (0, 1),
+    "priority_beta_final": (0, 1),
 }
 FLAGS = (
-    *("double_q", "dueling", "lower_bound", "watkins"),
+    *("double_q", "dueling", "lower_bound", "watkins", "keep_best"),
     *("optimize_memory_usage", "_init_setup_model"),
 )
 NEVER_NONE = frozenset(
@@ -53,9 +54,10 @@ NEVER_NONE = frozenset(
         "device",
         "priority_alpha",
         "priority_beta",
+        "best_share",
         *FLAGS,
     }
-)
+) - {"keep_best"}
 """None stands for a default in all the others."""
 LOSSES = ("huber", "cross_entropy")
 MAPPINGS = ("policy_kwargs", "replay_buffer_kwargs", "exploration_kwargs")

@@ -39,8 +39,10 @@ class LearningAgent(DQN):
     prioritized_replay: bool
     priority_alpha: float
     priority_beta: float
+    priority_beta_final: float
     lower_bound: bool
-    best_share: float | None
+    keep_best: bool
+    best_share: float
     loss: str | None
     value_range: tuple[float, float] | None
     q_lambda: float | Schedule | None

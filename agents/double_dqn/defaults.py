@@ -29,7 +29,8 @@ DEFAULTS: dict[str, Default] = {
     "exploration_final_eps": Default(0.02, 0.05),
     "target_update_interval": Default(1, 10_000),
     "loss": Default("huber", "huber"),
-    "best_share": Default(0.0, 0.0),
+    "keep_best": Default(False, False),
+    "priority_beta_final": Default(1.0, 1.0),
 }
 
 
@@ -48,5 +49,5 @@ def with_defaults(path: str, arguments: dict[str, Any], from_file: bool = False)
     }
 
 
-BEFORE: dict[str, Any] = {"loss": "huber", "best_share": 0.0}
+BEFORE: dict[str, Any] = {"loss": "huber", "keep_best": False, "best_share": 0.0, "priority_beta_final": 1.0}
 """What arguments were before they existed: files of models and of runs that do not name them are from that time."""

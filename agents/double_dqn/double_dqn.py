@@ -113,12 +113,14 @@ class DoubleDQN(LearningAgent):
     :param prioritized_replay: Whether episodes, or transitions, with large errors are replayed more often. None: yes,
         unless ``replay_buffer_class`` is one of SB3's that can't, such as ``HerReplayBuffer``
     :param priority_alpha: How much more often: 0 is uniform, 1 proportional to the priority
-    :param priority_beta: Initial strength of the importance weights that correct for it; it grows to 1
+    :param priority_beta: Initial strength of the importance weights that correct for it
+    :param priority_beta_final: Their strength in the end; with 0 for both there are none (as in R2D2). None: 1
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
-    :param best_share: Sequences only: share of each batch, in [0, 0.9], that is drawn from the best episode of each
-        prompt, which replay never drops (self-imitation, arXiv:1806.05635): where rewards are rare, a success counts
-        until it is learned. None: 0
+    :param keep_best: Sequences only: whether replay never drops the best episode of a prompt, in up to a quarter of
+        ``buffer_size``: where rewards are rare, a success that was forgotten may not come again. None: no
+    :param best_share: Sequences only: share of each batch, in [0, 0.9], that is drawn from these episodes whatever
+        their priorities (self-imitation, arXiv:1806.05635); needs ``keep_best``
     :param q_lambda: Sequences only: λ of Peng's Q(λ), in [0, 1], which mixes the targets of all numbers of steps up to
         the end of the episode: 0 is one step, 1 the return; or a function of the remaining progress (from 1 to 0), as
         for ``learning_rate``. None: ``n_steps``
@@ -190,7 +192,9 @@ class DoubleDQN(LearningAgent):
         watkins: bool = False,
         exploration: str | Exploration | None = None,
         exploration_kwargs: dict[str, Any] | None = None,
-        best_share: float | None = None,
+        keep_best: bool | None = None,
+        best_share: float = 0.0,
+        priority_beta_final: float | None = None,
         loss: str | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -212,14 +216,16 @@ class DoubleDQN(LearningAgent):
                 "exploration": exploration,
                 "exploration_final_eps": exploration_final_eps,
                 "target_update_interval": target_update_interval,
-                "best_share": best_share,
+                "keep_best": keep_best,
+                "priority_beta_final": priority_beta_final,
                 "loss": loss,
             },
             from_file=not _init_setup_model,
         )
         self.updates_per_step = chosen.pop("updates_per_step")
         self.exploration = chosen.pop("exploration")
-        self.best_share = chosen.pop("best_share")
+        self.keep_best, self.best_share = chosen.pop("keep_best"), best_share
+        self.priority_beta_final = chosen.pop("priority_beta_final")
         self.loss = chosen.pop("loss")
         self.value_range = None if value_range is None else checked_value_range(value_range)
         if gradient_steps is None and self.updates_per_step is None:
@@ -453,7 +459,9 @@ class DoubleDQN(LearningAgent):
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        beta = self.priority_beta + (1.0 - self.priority_beta) * (1.0 - self._current_progress_remaining)
+        beta = self.priority_beta_final + (self.priority_beta - self.priority_beta_final) * (
+            self._current_progress_remaining
+        )
         # Environment steps for which one update stands; 0 before the first rollout.
         steps_per_update = self._env_steps_collected / max(gradient_steps, 1)
         # Walking through the modules for their parameters takes as long as some of the arithmetic: once is enough.

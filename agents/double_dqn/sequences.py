@@ -22,7 +22,6 @@ from textgym import TokenSequence
 DEFAULT_UCB_COEFFICIENT = 0.02
 
 
-DEFAULT_BEST_SHARE = 0.125
 
 
 class SequencePath(LearningPath):
@@ -64,9 +63,8 @@ class SequencePath(LearningPath):
             raise ValueError(f"VecNormalize must have norm_obs=False for {model.policy_name}: tokens are no quantities")
         if model.lower_bound and model.env is not None and not _is_deterministic(model.env):
             raise ValueError("lower_bound=True needs rewards that the observation determines; this task hides a secret")
-        if model.best_share is None:  # a lucky episode is no example
-            deterministic = model.env is not None and _is_deterministic(model.env)
-            model.best_share = DEFAULT_BEST_SHARE if deterministic else 0.0
+        if model.best_share and not model.keep_best:
+            raise ValueError(f"best_share needs keep_best=True, got best_share={model.best_share}")
         self._choose_loss()
 
     def _choose_loss(self) -> None:
@@ -88,15 +86,17 @@ class SequencePath(LearningPath):
         return self.model.head_arguments() | {"value_range": self.model.value_range}
 
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
-        buffer_class = self.model.replay_buffer_class or EpisodeReplayBuffer
+        model = self.model
+        buffer_class = model.replay_buffer_class or EpisodeReplayBuffer
         if not issubclass(buffer_class, EpisodeReplayBuffer):
             raise ValueError(
-                f"replay_buffer_class must be an EpisodeReplayBuffer for {self.model.policy_name}, "
+                f"replay_buffer_class must be an EpisodeReplayBuffer for {model.policy_name}, "
                 f"got {buffer_class.__name__}"
             )
-        # Only where it is used: a buffer of somebody's own need not know it.
-        share = {"best_share": self.model.best_share} if self.model.best_share else {}
-        return buffer_class, self.model.priority_arguments() | share
+        # Only where they are used: a buffer of somebody's own need not know them.
+        flags = {"keep_best": model.keep_best, "best_share": model.best_share}
+        best = {name: value for name, value in flags.items() if value}
+        return buffer_class, model.priority_arguments() | best
 
     # ------------------------------------------------------------------ acting
 

@@ -45,6 +45,7 @@ class TransitionPath(LearningPath):
         for name, value in (
             ("lower_bound", model.lower_bound),
             ("q_lambda", model.q_lambda),
+            ("keep_best", model.keep_best),
             ("best_share", model.best_share),
         ):
             if value:

@@ -75,9 +75,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
         alpha: Exponent of the priorities, ≥ 0.
         beta: Exponent of the importance weights, in [0, 1]; `sample` can override it.
         seed: Seed of `generator`, the buffer's own source of randomness.
-        best_share: Share of a batch that is drawn from the best episodes, in [0, 1): see
-            :class:`agents.replay.best_episodes.BestEpisodes`. With any, up to a quarter of `buffer_size` is theirs for
-            good, while all the others make room; with 0 they are as the others.
+        keep_best: Whether the best episodes, see :class:`agents.replay.best_episodes.BestEpisodes`, stay for good, in
+            up to a quarter of `buffer_size`, while all the others make room for new ones.
+        best_share: Share of a batch that is drawn from them, in [0, 1), whatever their priorities; needs `keep_best`.
 
     Raises:
         ValueError: If an argument is out of range or a space is of another kind.
@@ -96,10 +96,13 @@ class EpisodeReplayBuffer(ReplayBuffer):
         alpha: float = 0.6,
         beta: float = 0.4,
         seed: int | None = None,
+        keep_best: bool = False,
         best_share: float = 0.0,
     ) -> None:
         if not 0 <= best_share < 1:
             raise ValueError(f"best_share must be at least 0 and less than 1, got {best_share}")
+        if best_share and not keep_best:
+            raise ValueError(f"best_share must be 0 without keep_best=True, got {best_share}")
         if buffer_size < 1:
             raise ValueError(f"buffer_size must be at least 1, got {buffer_size}")
         if not (isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1):
@@ -116,14 +119,14 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.n_actions = int(action_space.n)
         self.prioritized, self.alpha, self.beta = prioritized, alpha, beta
         self.generator = np.random.default_rng(seed)
-        self.best_share = best_share
+        self.keep_best, self.best_share = keep_best, best_share
         self.reset()
 
     def reset(self) -> None:
         """Forget every episode, finished or not, and their priorities."""
         self._store = EpisodeStore(self.buffer_size, self.pad_id, self.n_actions)
         self._tree = SumTree(self._store.n_slots)
-        self._best = BestEpisodes(self.buffer_size // 4 if self.best_share else 0)
+        self._best = BestEpisodes(self.buffer_size // 4 if self.keep_best else 0)
         self._max_priority = 1.0
         self.discard_unfinished()
 

@@ -49,7 +49,7 @@ def buffer(size=40, share=0.5, **kwargs) -> EpisodeReplayBuffer:
     from gymnasium import spaces
 
     space = TokenSequence(3, 11, 11)
-    return EpisodeReplayBuffer(size, space, spaces.Discrete(8), "cpu", seed=0, best_share=share, **kwargs)
+    return EpisodeReplayBuffer(size, space, spaces.Discrete(8), "cpu", seed=0, best_share=share, **{"keep_best": True, **kwargs})
 
 
 def add(replay: EpisodeReplayBuffer, prompt: int, last_reward: float, masks=None) -> None:
@@ -87,7 +87,7 @@ def test_as_many_as_the_share_says_and_never_all():
         counts = [(replay.sample(size).tokens[-n_best:, 0] > 0).all() for _ in range(20)] if n_best else [True]
         assert all(counts)
         assert len(replay.sample(size).indices) == size
-    without = buffer(40, share=0.0)
+    without = buffer(40, share=0.0, keep_best=False)
     for prompt in range(11):
         add(without, prompt, 1.0)
     assert len(without._best) == 0
@@ -136,8 +136,33 @@ def test_a_state_goes_on_bit_for_bit():
 def test_bad_shares():
     with pytest.raises(ValueError, match=r"best_share must be at least 0 and less than 1, got 1\.0"):
         buffer(share=1.0)
+    with pytest.raises(ValueError, match=r"best_share must be 0 without keep_best=True, got 0\.5"):
+        buffer(keep_best=False)
     env = make_vec_env("TextGen/Reverse-v0", n_envs=2)
+    with pytest.raises(ValueError, match=r"best_share needs keep_best=True, got best_share=0\.5"):
+        DoubleDQN("PerformerPolicy", env, best_share=0.5, keep_best=False)
     with pytest.raises(ValueError, match=r"best_share must be in \[0, 0.9\], got 1"):
         DoubleDQN("PerformerPolicy", env, best_share=1)
-    with pytest.raises(ValueError, match=r"best_share=0\.5 needs whole episodes, got MlpPolicy"):
-        DoubleDQN("MlpPolicy", "CartPole-v1", best_share=0.5)
+    with pytest.raises(ValueError, match="keep_best=True needs whole episodes, got MlpPolicy"):
+        DoubleDQN("MlpPolicy", "CartPole-v1", keep_best=True)
+
+
+def test_kept_without_a_share_they_are_drawn_by_priority_alone():
+    replay = buffer(share=0.0)
+    add(replay, 8, 0.0)
+    add(replay, 9, 1.0)
+    for _ in range(60):
+        add(replay, 0, 0.0)
+    (number,) = replay._best.ids
+    replay.update_priorities(np.arange(replay._store.first_id, replay._store.end_id), np.zeros(replay.n_episodes))
+    replay.update_priorities(np.array([number]), np.array([1e9]))
+    assert set(replay.sample(64).indices.tolist()) == {number}
+
+
+def test_importance_weights_can_be_left_out():
+    env = make_vec_env("TextGen/Reverse-v0", n_envs=8, env_kwargs={"length": 2, "vocab_size": 4})
+    model = DoubleDQN("PerformerPolicy", env, priority_beta=0.0, priority_beta_final=0.0, updates_per_step=0.1, seed=0)
+    betas, sample = [], model._path.sample
+    model._path.sample = lambda size, beta: betas.append(beta) or sample(size, beta)
+    model.learn(1_200)
+    assert betas and set(betas) == {0.0} and (sample(16, 0.0).weights == 1).all()

@@ -109,7 +109,7 @@ def test_loss_of_a_batch_is_that_of_the_pure_functions():
         {"dueling": False, "double_q": False, "lower_bound": True},
         {"q_lambda": 0.7, "watkins": True, "value_range": (-1.0, 2.0)},
         {"exploration": "ensemble_ucb", "prioritized_replay": False},
-        {"tau": 1.0, "best_share": 0.25},
+        {"tau": 1.0, "keep_best": True, "best_share": 0.25},
     ],
 )
 def test_trains_with_every_flag_and_repeats_bit_for_bit(flags):
@@ -163,7 +163,7 @@ def test_unknown_ranges_must_be_given():
 
 
 def test_saved_loaded_and_exported_with_the_same_values(tmp_path):
-    model = made(loss="cross_entropy", q_lambda=lambda remaining: 0.5 + 0.5 * remaining, best_share=0.2).learn(300)
+    model = made(loss="cross_entropy", q_lambda=lambda remaining: 0.5 + 0.5 * remaining, keep_best=True, best_share=0.2).learn(300)
     observations = torch.as_tensor(model.env.reset())
     expected = model.q_net(observations)
     model.save(tmp_path / "model")
@@ -176,21 +176,22 @@ def test_saved_loaded_and_exported_with_the_same_values(tmp_path):
 
 
 def test_files_from_before_these_arguments_are_read_as_they_were_meant(tmp_path):
-    model = made(loss="huber", q_lambda=None, best_share=0.0)
+    model = made(loss="huber", keep_best=False, priority_beta_final=1.0)
     observations = torch.as_tensor(model.env.reset())
     expected = model.q_net(observations)
     export_model(model, tmp_path / "exported")
     config = json.loads((tmp_path / "exported" / "config.json").read_text())
-    for name in ("loss", "value_range", "best_share"):
+    for name in ("loss", "value_range", "keep_best", "best_share", "priority_beta_final"):
         del config["agent"][name]
     (tmp_path / "exported" / "config.json").write_text(json.dumps(config))
     assert torch.equal(agents.load(tmp_path / "exported", device="cpu").q_net(observations), expected)
-    for name in ("loss", "value_range", "best_share"):
+    for name in ("loss", "value_range", "keep_best", "best_share", "priority_beta_final"):
         del model.__dict__[name]
     model.save(tmp_path / "model")
     loaded = DoubleDQN.load(tmp_path / "model", device="cpu")
     assert torch.equal(loaded.q_net(observations), expected)
-    assert (loaded.loss, loaded.value_range, loaded.best_share) == ("huber", None, 0.0)
+    assert (loaded.loss, loaded.value_range, loaded.keep_best, loaded.best_share) == ("huber", None, False, 0.0)
+    assert loaded.priority_beta_final == 1.0
 
 
 @pytest.mark.filterwarnings("ignore:objective .* leaves logits")

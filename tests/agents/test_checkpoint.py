@@ -116,7 +116,9 @@ class TestResume:
                 None,
                 {
                     "loss": "cross_entropy",
+                    "keep_best": True,
                     "best_share": 0.25,
+                    "priority_beta_final": 0.2,
                     "buffer_size": 100,
                     "q_lambda": LinearSchedule(0.9, 0.1, 1.0),
                     "tau": 1.0,
