@@ -22,8 +22,6 @@ from textgym import TokenSequence
 DEFAULT_UCB_COEFFICIENT = 0.02
 
 
-
-
 class SequencePath(LearningPath):
     """Learns all actions of an episode from one pass, and reads each token once when it acts."""
 

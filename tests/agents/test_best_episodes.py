@@ -49,7 +49,9 @@ def buffer(size=40, share=0.5, **kwargs) -> EpisodeReplayBuffer:
     from gymnasium import spaces
 
     space = TokenSequence(3, 11, 11)
-    return EpisodeReplayBuffer(size, space, spaces.Discrete(8), "cpu", seed=0, best_share=share, **{"keep_best": True, **kwargs})
+    return EpisodeReplayBuffer(
+        size, space, spaces.Discrete(8), "cpu", seed=0, best_share=share, **{"keep_best": True, **kwargs}
+    )
 
 
 def add(replay: EpisodeReplayBuffer, prompt: int, last_reward: float, masks=None) -> None:

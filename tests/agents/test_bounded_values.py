@@ -163,7 +163,9 @@ def test_unknown_ranges_must_be_given():
 
 
 def test_saved_loaded_and_exported_with_the_same_values(tmp_path):
-    model = made(loss="cross_entropy", q_lambda=lambda remaining: 0.5 + 0.5 * remaining, keep_best=True, best_share=0.2).learn(300)
+    model = made(
+        loss="cross_entropy", q_lambda=lambda remaining: 0.5 + 0.5 * remaining, keep_best=True, best_share=0.2
+    ).learn(300)
     observations = torch.as_tensor(model.env.reset())
     expected = model.q_net(observations)
     model.save(tmp_path / "model")
