@@ -205,3 +205,12 @@ def test_texts_are_learned_from_under_every_objective(objective):
     shown = demonstrations("TextGen/Reverse-v0", n=64, length=2, vocab_size=4)
     result = agents.learn_from_text(model, shown, objective=objective, steps=60, batch_size=16)
     assert result.loss < result.first_loss
+
+
+def test_texts_that_earn_more_than_values_can_be_are_reported():
+    def three(prompts, completions, **columns):
+        return [3.0] * len(prompts)
+
+    model = made(loss="cross_entropy", gamma=1.0)
+    with pytest.warns(UserWarning, match=r"returns of the texts range from 0 to 3, and the model's values from 0 to 1"):
+        agents.learn_from_text(model, [("a b", "b a")], reward=three, steps=1, batch_size=1)
