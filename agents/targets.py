@@ -229,15 +229,60 @@ def td_loss(
         losses = 0.5 * (prediction - goal) ** 2
     else:
         raise ValueError(f"kind must be 'huber' or 'mse', got {kind!r}")
+    return _weighted_mean(losses, valid, weights), (goal - prediction).detach()
+
+
+def td_cross_entropy(
+    logits_t: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    weights: Tensor | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy of bounded values, averaged over the actions that were taken.
+
+    Where returns lie between two bounds, Q = low + (high − low)·σ(z) can't leave them, and the target's place between
+    the bounds, p = (target − low)/(high − low), is a probability: the loss is −p·log σ(z) − (1 − p)·log(1 − σ(z)). Its
+    gradient by z is σ(z) − p, which does not vanish where σ is flat, as that of a squared error would. It is the
+    categorical loss over two bins, of which arXiv:2403.03950 shows that value functions learn more from it than from
+    regression. Targets beyond the bounds are taken for the bound.
+
+    Args:
+        logits_t: Logits z of the actions taken, shape (B, T); the only argument that gets a gradient.
+        target: What their values should have been, in units of the value, shape (B, T).
+        valid: Actions that were taken, bool, shape (B, T). The others don't count, even if they are NaN.
+        weights: As in :func:`td_loss`.
+        value_range: Lowest and highest value.
+
+    Returns:
+        The loss, a scalar (0 if nothing is valid), and the errors `target - q_t` in units of the value, the target
+        within its bounds, shape (B, T), 0 where not valid and without a gradient.
+
+    Raises:
+        ValueError: If the shapes don't agree or the range is empty.
+    """
+    _check_shapes(logits_t.shape, target=target, valid=valid)
+    low, high = value_range
+    if not low < high:
+        raise ValueError(f"value_range must have its lower bound first, got {value_range}")
+    logits = torch.where(valid, logits_t, 0.0)
+    share = torch.where(valid, (target.detach() - low) / (high - low), 0.0).clamp(0.0, 1.0)
+    losses = functional.binary_cross_entropy_with_logits(logits, share, reduction="none")
+    errors = (high - low) * (share - logits.detach().sigmoid())
+    return _weighted_mean(torch.where(valid, losses, 0.0), valid, weights), torch.where(valid, errors, 0.0)
+
+
+def _weighted_mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean over the valid actions of losses (B, T), which are 0 elsewhere, times weights (B,) or (B, T)."""
     if weights is not None:
-        if weights.shape == q_t.shape[:1]:
+        if weights.shape == losses.shape[:1]:
             weights = weights.unsqueeze(1)
-        elif weights.shape != q_t.shape:
+        elif weights.shape != losses.shape:
             raise ValueError(
-                f"weights must have shape {(q_t.shape[0],)} or {tuple(q_t.shape)}, got {tuple(weights.shape)}"
+                f"weights must have shape {(losses.shape[0],)} or {tuple(losses.shape)}, got {tuple(weights.shape)}"
             )
         losses = losses * weights
-    return losses.sum() / valid.sum().clamp(min=1), (goal - prediction).detach()
+    return losses.sum() / valid.sum().clamp(min=1)
 
 
 def _mask_illegal(q: Tensor, mask: Tensor | None) -> Tensor:

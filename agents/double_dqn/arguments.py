@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
 
+from agents.double_dqn.heads import checked_value_range
 from agents.exploration import check_exploration
 from textgym.checks import check_range
 
@@ -34,12 +35,13 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "exploration_final_eps": (0, 1),
     "max_grad_norm": (0, math.inf),
     "updates_per_step": (0, 1e9),
-    "q_lambda": (0, 1),
+    "best_share": (0, 0.9),
     "priority_alpha": (0, 1),
     "priority_beta": (0, 1),
+    "priority_beta_final": (0, 1),
 }
 FLAGS = (
-    *("double_q", "dueling", "prioritized_replay", "lower_bound", "watkins"),
+    *("double_q", "dueling", "prioritized_replay", "lower_bound", "watkins", "keep_best"),
     *("optimize_memory_usage", "_init_setup_model"),
 )
 NEVER_NONE = frozenset(
@@ -54,12 +56,14 @@ NEVER_NONE = frozenset(
         "device",
         "priority_alpha",
         "priority_beta",
-        *set(FLAGS) - {"dueling", "prioritized_replay"},
+        "best_share",
+        *set(FLAGS) - {"dueling", "prioritized_replay", "keep_best"},
     }
 )
 """None stands for a default in all the others."""
 WHOLE_FLOATS = ("learning_starts", "target_update_interval")
 """Integers that may be written as floats, such as 1e4: SB3 only compares them and divides by them."""
+LOSSES = ("huber", "cross_entropy")
 MAPPINGS = ("policy_kwargs", "replay_buffer_kwargs", "exploration_kwargs")
 
 
@@ -93,6 +97,13 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
                     f"learning_rate must be a number or a function of the remaining progress, got {value!r}"
                 )
             check_range(name, value, 0, math.inf)
+        elif name == "q_lambda":
+            for part in (value(1.0), value(0.5), value(0.0)) if callable(value) else (value,):
+                check_range(name, part, 0, 1)
+        elif name == "loss" and value not in LOSSES:
+            raise ValueError(f"loss must be one of {LOSSES} or None, got {value!r}")
+        elif name == "value_range":
+            checked_value_range(value)
         elif name == "exploration":
             check_exploration(value)
         elif name == "device":

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3 import DQN
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.exploration import EXPLORATIONS, Exploration
@@ -38,8 +39,13 @@ class LearningAgent(DQN):
     prioritized_replay: bool | None  # likewise
     priority_alpha: float
     priority_beta: float
+    priority_beta_final: float
     lower_bound: bool
-    q_lambda: float | None
+    keep_best: bool
+    best_share: float
+    loss: str | None
+    value_range: tuple[float, float] | None
+    q_lambda: float | Schedule | None
     watkins: bool
     exploration: str | Exploration
     rehearsal: RehearsedTexts | None  # learn_from_text sets it
@@ -56,6 +62,13 @@ class LearningAgent(DQN):
         explorer = EXPLORATIONS.get(self.exploration) if isinstance(self.exploration, str) else self.exploration
         needs_ensemble = explorer is not None and explorer.ensemble
         return {"dueling": self.dueling, "n_ensemble": DEFAULT_N_ENSEMBLE if needs_ensemble else 1}
+
+    @property
+    def current_q_lambda(self) -> float | None:
+        """λ at this point of the training; None for n-step targets."""
+        if self.q_lambda is None or not callable(self.q_lambda):
+            return self.q_lambda
+        return float(self.q_lambda(self._current_progress_remaining))
 
     def priority_arguments(self) -> dict[str, Any]:
         """Arguments that both replay buffers take from the flags."""

@@ -30,17 +30,26 @@ DEFAULTS: dict[str, Default] = {
     "exploration": Default("ucb", "epsilon"),
     "exploration_final_eps": Default(0.02, 0.05),
     "target_update_interval": Default(1, 10_000),
+    "loss": Default("huber", "huber"),
+    "keep_best": Default(False, False),
+    "priority_beta_final": Default(1.0, 1.0),
 }
 
 
-def with_defaults(path: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(path: str, arguments: dict[str, Any], from_file: bool = False) -> dict[str, Any]:
     """The arguments, with defaults in place of None.
 
     Args:
         path: ``"sequences"`` or ``"transitions"``.
         arguments: Values of all arguments in :data:`DEFAULTS`.
+        from_file: Whether a file is being read, which names all arguments that existed when it was written.
     """
+    arguments = {name: BEFORE.get(name) if from_file and value is None else value for name, value in arguments.items()}
     return {
         name: getattr(default, path) if arguments[name] is None else arguments[name]
         for name, default in DEFAULTS.items()
     }
+
+
+BEFORE: dict[str, Any] = {"loss": "huber", "keep_best": False, "best_share": 0.0, "priority_beta_final": 1.0}
+"""What arguments were before they existed: files of models and of runs that do not name them are from that time."""

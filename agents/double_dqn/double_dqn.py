@@ -24,6 +24,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from agents.double_dqn.arguments import check_arguments, check_policy
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import with_defaults
+from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.language_models.path import LanguageModelPath
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
@@ -85,8 +86,8 @@ class DoubleDQN(LearningAgent):
     :param learning_starts: Environment steps of random legal actions before the first update. None: 1,000; 100 on
         transitions
     :param batch_size: Episodes, or transitions, in one update. None: 64 episodes, 32 transitions
-    :param tau: Share of the network that the target network takes over at each of its updates, in [0, 1]. None: 0.01;
-        1 on transitions
+    :param tau: Share of the network that the target network takes over at each of its updates, in [0, 1]; on sequences,
+        1 learns without one (as arXiv:2407.04811), which saves a pass of the encoder. None: 0.01; 1 on transitions
     :param gamma: Discount a step, in [0, 1]
     :param train_freq: Steps of the vector environment between two calls of ``train``, or a pair such as
         ``(1, "episode")``. None: 1; 4 on transitions
@@ -120,16 +121,28 @@ class DoubleDQN(LearningAgent):
     :param prioritized_replay: Whether episodes, or transitions, with large errors are replayed more often. None: yes,
         unless ``replay_buffer_class`` is one of SB3's that can't, such as ``HerReplayBuffer``
     :param priority_alpha: How much more often: 0 is uniform, 1 proportional to the priority
-    :param priority_beta: Initial strength of the importance weights that correct for it; it grows to 1
+    :param priority_beta: Initial strength of the importance weights that correct for it
+    :param priority_beta_final: Their strength in the end; with 0 for both there are none (as in R2D2). None: 1
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
+    :param keep_best: Sequences only: whether replay never drops the best episode of a prompt, in up to a quarter of
+        ``buffer_size``: where rewards are rare, a success that was forgotten may not come again. None: no
+    :param best_share: Sequences only: share of each batch, in [0, 0.9], that is drawn from these episodes whatever
+        their priorities (self-imitation, arXiv:1806.05635); needs ``keep_best``
     :param q_lambda: Sequences only: λ of Peng's Q(λ), in [0, 1], which mixes the targets of all numbers of steps up to
-        the end of the episode: 0 is one step, 1 the return. None: ``n_steps``
+        the end of the episode: 0 is one step, 1 the return; or a function of the remaining progress (from 1 to 0), as
+        for ``learning_rate``. None: ``n_steps``
     :param watkins: Whether Q(λ) stops before the first action that was not greedy (Watkins's)
     :param exploration: ``"ucb"`` (counts of last tokens, or of hashes of other observations), ``"ensemble_ucb"`` (with
         ``policy_kwargs={"n_ensemble": 5}`` heads unless told otherwise), ``"epsilon"``, ``"boltzmann"``, or an
         :class:`agents.exploration.Exploration`. None: ``"ucb"``; ``"epsilon"`` on transitions
     :param exploration_kwargs: Arguments of the named explorer that differ from its defaults
+    :param loss: ``"huber"``, of the difference between value and target; on sequences also ``"cross_entropy"``, for
+        returns between known bounds: the head's values are Q = low + (high − low)·σ(z), and the loss is the binary
+        cross-entropy of the target's place between the bounds (two bins of arXiv:2403.03950). Targets beyond the bounds
+        count as the bound. None: ``"huber"``
+    :param value_range: The bounds, ``(low, high)``, in units of the reward. None: those of an episode's return that the
+        environment's task states, with 0
     :raises ValueError: if an argument is out of range, or does not fit the policy or the observations
 
     Example:
@@ -184,10 +197,15 @@ class DoubleDQN(LearningAgent):
         priority_alpha: float = 0.6,
         priority_beta: float = 0.4,
         lower_bound: bool = False,
-        q_lambda: float | None = None,
+        q_lambda: float | Schedule | None = None,
         watkins: bool = False,
         exploration: str | Exploration | None = None,
         exploration_kwargs: dict[str, Any] | None = None,
+        keep_best: bool | None = None,
+        best_share: float = 0.0,
+        priority_beta_final: float | None = None,
+        loss: str | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         check_arguments(locals())
         seed = None if seed is None else int(seed)  # torch takes no integer of NumPy's
@@ -211,12 +229,20 @@ class DoubleDQN(LearningAgent):
                 "exploration": exploration,
                 "exploration_final_eps": exploration_final_eps,
                 "target_update_interval": None if target_update_interval is None else int(target_update_interval),
+                "keep_best": keep_best,
+                "priority_beta_final": priority_beta_final,
+                "loss": loss,
             },
+            from_file=not _init_setup_model,
         )
         self.updates_per_step = chosen.pop("updates_per_step")
         self.exploration = chosen.pop("exploration")
         self.dueling = chosen.pop("dueling")
         self.prioritized_replay = chosen.pop("prioritized_replay")
+        self.keep_best, self.best_share = chosen.pop("keep_best"), best_share
+        self.priority_beta_final = chosen.pop("priority_beta_final")
+        self.loss = chosen.pop("loss")
+        self.value_range = None if value_range is None else checked_value_range(value_range)
         if gradient_steps is None and self.updates_per_step is None:
             gradient_steps = 1
         if isinstance(env, str) and env.removeprefix("textgym:") in env_ids():
@@ -455,7 +481,9 @@ class DoubleDQN(LearningAgent):
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        beta = self.priority_beta + (1.0 - self.priority_beta) * (1.0 - self._current_progress_remaining)
+        beta = self.priority_beta_final + (self.priority_beta - self.priority_beta_final) * (
+            self._current_progress_remaining
+        )
         # Environment steps for which one update stands; 0 before the first rollout.
         steps_per_update = self._env_steps_collected / max(gradient_steps, 1)
         # Walking through the modules for their parameters takes as long as some of the arithmetic: once is enough.

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents import targets
+from agents.double_dqn.heads import QHead
 from agents.double_dqn.policies import SequenceQNetwork
 from agents.double_dqn.transition_policies import HeadQNetwork
 from agents.replay.episodes import EpisodeBatch
@@ -31,7 +32,7 @@ def sequence_loss(
 
     Args:
         q_net: The network to train.
-        target_net: The network that rates the next states.
+        target_net: The network that rates the next states; ``q_net`` itself saves a pass.
         batch: The episodes.
         gamma: Discount a token, in [0, 1].
         n_steps: Rewards in a target before it bootstraps (≥ 1).
@@ -46,8 +47,8 @@ def sequence_loss(
     """
     states = state_positions(batch)  # (B, T + 1)
     features = q_net.features_at(batch.tokens, states)  # (B, T + 1, D)
-    q_t = q_net.head.of_ensemble(features[:, :-1], batch.actions)  # (B, T, K)
-    n_heads = q_t.shape[2]
+    logits_t = q_net.head.logits_of_ensemble(features[:, :-1], batch.actions)  # (B, T, K)
+    n_heads = logits_t.shape[2]
 
     def fold(per_head: Tensor) -> Tensor:  # (B, T, K) → (K·B, T): each head as episodes of its own
         return per_head.permute(2, 0, 1).flatten(end_dim=1)
@@ -56,7 +57,10 @@ def sequence_loss(
     terminated, weights = batch.terminated.repeat(n_heads), batch.weights.repeat(n_heads)
     masks_tp1 = None if batch.action_masks is None else batch.action_masks[:, 1:]
     with torch.no_grad():
-        target_features = target_net.features_at(batch.tokens, states)[:, 1:]  # (B, T, D)
+        if target_net is not q_net:
+            target_features = target_net.features_at(batch.tokens, states)[:, 1:]  # (B, T, D)
+        else:
+            target_features = features[:, 1:].detach()
         if double_q or watkins:
             best = q_net.head.greedy_ensemble(features[:, 1:], masks_tp1)  # (B, T, K)
         if double_q:
@@ -73,8 +77,25 @@ def sequence_loss(
             target = targets.q_lambda_targets(rewards, fold(v_tp1), valid, terminated, gamma, q_lambda, greedy_tp1)
         if lower_bound:
             target = targets.lower_bound_targets(target, rewards, valid, terminated, gamma)
-    loss, td_errors = targets.td_loss(fold(q_t), target, valid, weights)
-    return loss, td_errors.unflatten(0, (n_heads, -1)).mean(dim=0), q_t.mean(dim=2)
+    loss, td_errors = head_loss(q_net.head, fold(logits_t), target, valid, weights)
+    return loss, td_errors.unflatten(0, (n_heads, -1)).mean(dim=0), q_net.head.to_values(logits_t.detach()).mean(dim=2)
+
+
+def head_loss(
+    head: QHead, logits_t: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss that suits a head, and its errors: see :mod:`agents.targets`.
+
+    Args:
+        head: Whether its values are bounded decides.
+        logits_t: Its logits of the actions taken, shape (B, T).
+        target: What the actions' values should have been, shape (B, T).
+        valid: Actions that were taken, bool, shape (B, T).
+        weights: Importance weights, shape (B,) or (B, T).
+    """
+    if head.value_range is None:
+        return targets.td_loss(logits_t, target, valid, weights)
+    return targets.td_cross_entropy(logits_t, target, valid, weights, head.value_range)
 
 
 def state_positions(batch: EpisodeBatch) -> Tensor:

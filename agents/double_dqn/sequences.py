@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.double_dqn.base import LearningAgent
@@ -63,18 +62,40 @@ class SequencePath(LearningPath):
             raise ValueError(f"VecNormalize must have norm_obs=False for {model.policy_name}: tokens are no quantities")
         if model.lower_bound and model.env is not None and not _is_deterministic(model.env):
             raise ValueError("lower_bound=True needs rewards that the observation determines; this task hides a secret")
+        if model.best_share and not model.keep_best:
+            raise ValueError(f"best_share needs keep_best=True, got best_share={model.best_share}")
+        self._choose_loss()
+
+    def _choose_loss(self) -> None:
+        """Decide between the losses where that was left open, and on the bounds of the values where they are needed."""
+        model = self.model
+        if model.loss in (None, "cross_entropy") and model.value_range is None:
+            model.value_range = _return_range(model)
+        if model.loss is None:
+            model.loss = "huber" if model.value_range is None else "cross_entropy"
+        elif model.loss == "cross_entropy" and model.value_range is None:
+            raise ValueError(
+                'loss="cross_entropy" needs value_range=(low, high), as this environment does not tell between which '
+                "finite bounds its returns lie (or VecNormalize rescales them), got None"
+            )
+        elif model.loss != "cross_entropy" and model.value_range is not None:
+            raise ValueError(f'value_range needs loss="cross_entropy", got loss={model.loss!r}')
 
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
-        return self.model.head_arguments()
+        return self.model.head_arguments() | {"value_range": self.model.value_range}
 
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
-        buffer_class = self.model.replay_buffer_class or EpisodeReplayBuffer
+        model = self.model
+        buffer_class = model.replay_buffer_class or EpisodeReplayBuffer
         if not issubclass(buffer_class, EpisodeReplayBuffer):
             raise ValueError(
-                f"replay_buffer_class must be an EpisodeReplayBuffer for {self.model.policy_name}, "
+                f"replay_buffer_class must be an EpisodeReplayBuffer for {model.policy_name}, "
                 f"got {buffer_class.__name__}"
             )
-        return buffer_class, self.model.priority_arguments()
+        # Only where they are used: a buffer of somebody's own need not know them.
+        flags = {"keep_best": model.keep_best, "best_share": model.best_share}
+        best = {name: value for name, value in flags.items() if value}
+        return buffer_class, model.priority_arguments() | best
 
     # ------------------------------------------------------------------ acting
 
@@ -137,15 +158,18 @@ class SequencePath(LearningPath):
         return self.replay.sample(batch_size, env=self.model._vec_normalize_env, beta=beta)
 
     def loss(self, batch: EpisodeBatch) -> Loss:  # noqa: D102
+        q_net, target_net = self.policy.q_net, self.policy.q_net_target
+        if self.model.tau == 1.0 and self.model.target_update_interval <= 1:
+            target_net = q_net  # the same weights, whose features are there already
         loss, td_errors, q_t = sequence_loss(
-            self.policy.q_net,
-            self.policy.q_net_target,
+            q_net,
+            target_net,
             batch,
             gamma=self.model.gamma,
             n_steps=self.model.n_steps,
             double_q=self.model.double_q,
             lower_bound=self.model.lower_bound,
-            q_lambda=self.model.q_lambda,
+            q_lambda=self.model.current_q_lambda,
             watkins=self.model.watkins,
         )
         rehearsal = self.model.rehearsal
@@ -170,12 +194,24 @@ class SequencePath(LearningPath):
             if self._parameters is None:
                 # Walking through the modules for their parameters takes as long as some of the arithmetic.
                 self._parameters = list(self.policy.q_net.parameters()), list(self.policy.q_net_target.parameters())
-            polyak_update(*self._parameters, model.tau)
+            online, target = self._parameters
+            with torch.no_grad():
+                torch._foreach_lerp_(target, online, model.tau)
 
     def on_learn(self, resets: bool) -> None:  # noqa: D102
         self.state = None
         if resets:
             self.replay.discard_unfinished()
+
+
+def _return_range(model: LearningAgent) -> tuple[float, float] | None:
+    """Between which bounds returns lie, 0 among them: it is what the end of an episode is worth. None if unknown."""
+    env = model.env
+    if env is None or model._vec_normalize_env is not None or not env.has_attr("task"):
+        return None
+    low, high = getattr(env.get_attr("task")[0], "reward_range", (-np.inf, np.inf))
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    return (low, high) if np.isfinite([low, high]).all() and low < high else None
 
 
 def _is_deterministic(env: VecEnv) -> bool:

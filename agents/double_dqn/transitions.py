@@ -43,9 +43,16 @@ class TransitionPath(LearningPath):
 
     def check(self) -> None:  # noqa: D102
         model = self.model
-        for name, value in (("lower_bound", model.lower_bound), ("q_lambda", model.q_lambda)):
+        for name, value in (
+            ("lower_bound", model.lower_bound),
+            ("q_lambda", model.q_lambda),
+            ("keep_best", model.keep_best),
+            ("best_share", model.best_share),
+        ):
             if value:
                 raise ValueError(f"{name}={value} needs whole episodes, got {model.policy_name}: use PerformerPolicy")
+        if model.loss == "cross_entropy" or model.value_range is not None:
+            raise ValueError(f'loss="cross_entropy" needs a policy for sequences, got {model.policy_name}')
         if model.dueling and not issubclass(model.policy_class, TransitionPolicy):
             raise ValueError(
                 f"policy must be a TransitionPolicy for dueling=True, got {model.policy_class.__name__}; "

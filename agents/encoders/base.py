@@ -95,6 +95,21 @@ class CausalEncoder(nn.Module, ABC):
             ValueError: If L is out of range.
         """
 
+    def forward_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return the features of some prefixes: what the last block does at other positions need not be computed.
+
+        Args:
+            tokens: Token ids, integers, (B, L), as for :meth:`forward`.
+            positions: Last token of each prefix, integers in [0, L), (B, S).
+
+        Returns:
+            Features, (B, S, D), those of :meth:`forward` to about 1e-5.
+
+        Raises:
+            ValueError: If L is out of range.
+        """
+        return take_positions(self(tokens), positions)
+
     @abstractmethod
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> EncoderState:
         """Return the state of ``batch_size`` empty prefixes, by default on the device of the weights."""
@@ -170,6 +185,29 @@ def init_embedding(embedding: nn.Embedding, std: float) -> None:
     if std <= 0:
         raise ValueError(f"embedding_std must be positive, got {std}")
     nn.init.normal_(embedding.weight, std=std)
+
+
+def take_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Pick several positions of each row: (B, L, D) at (B, S) gives (B, S, D)."""
+    return x[torch.arange(len(x), device=x.device).unsqueeze(1), positions]
+
+
+MOST_SCORES = 2**15
+"""Most scores, S · L, of a head for which :meth:`CausalEncoder.forward_at` holds a row for every prefix."""
+
+
+def visible_at(positions: Tensor, length: int) -> Tensor | None:
+    """Which of the L tokens each of S prefixes sees, (B, 1, S, L); None where a pass over all L costs less.
+
+    Args:
+        positions: Last token of each prefix, (B, S).
+        length: L.
+    """
+    n_prefixes = positions.shape[1]
+    if n_prefixes >= length or n_prefixes * length > MOST_SCORES:
+        return None
+    columns = torch.arange(length, device=positions.device)
+    return (columns <= positions.unsqueeze(-1)).unsqueeze(1)
 
 
 def features_at(features: Tensor, positions: Tensor) -> Tensor:

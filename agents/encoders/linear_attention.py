@@ -50,6 +50,23 @@ def causal_linear_attention(
     return out
 
 
+def linear_attention_at(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, *, eps: float = EPS) -> Tensor:
+    """Attend from a few positions of whole sequences, with a score for each pair of query and key.
+
+    Args:
+        q: Query features of S positions, positive, (B, H, S, M).
+        k: Key features, positive, (B, H, N, M).
+        v: Values, (B, H, N, E).
+        visible: Which keys each query sees, bool, (B, 1, S, N).
+        eps: What is added to every feature of the summed keys.
+
+    Returns:
+        The attended values, (B, H, S, E).
+    """
+    scores = (q @ k.mT) * visible
+    return (scores @ v) / (scores.sum(-1, keepdim=True) + eps * q.sum(-1, keepdim=True))
+
+
 def linear_attention_prefill(
     q: Tensor, k: Tensor, v: Tensor, state: Tensor, *, chunk_size: int = CHUNK_SIZE, eps: float = EPS
 ) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 import performer_pytorch
 import torch
@@ -13,9 +14,10 @@ from performer_pytorch.performer_pytorch import FastAttention
 from torch import Tensor, nn
 
 from agents.encoders.attention import AttentionEncoder
-from agents.encoders.base import EncoderState, features_at, require_positive
+from agents.encoders.base import EncoderState, features_at, require_positive, take_positions, visible_at
 from agents.encoders.linear_attention import (
     causal_linear_attention,
+    linear_attention_at,
     linear_attention_prefill,
     linear_attention_step,
 )
@@ -130,6 +132,21 @@ class Performer(AttentionEncoder):
         self.check_tokens(tokens)
         return self._blocks(self.embed_prefixes(tokens), lambda _layer, q, k, v: causal_linear_attention(q, k, v))
 
+    def forward_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return the features of some prefixes; see :meth:`CausalEncoder.forward_at`."""
+        visible = visible_at(positions, tokens.shape[1])
+        if visible is None:
+            return super().forward_at(tokens, positions)
+        self.check_tokens(tokens)
+        x = self.embed_prefixes(tokens)
+        *layers, last = self.performer.net.layers
+        for layer in layers:
+            x = self._block(layer, x, causal_linear_attention)
+        normalised: Tensor = self.norm(
+            self._block(last, x, lambda q, k, v: linear_attention_at(q, k, v, visible), positions)
+        )
+        return normalised
+
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> EncoderState:
         """Return the state of empty prefixes; see :meth:`CausalEncoder.initial_state`."""
         weight = self.norm.weight
@@ -172,22 +189,30 @@ class Performer(AttentionEncoder):
 
     def _blocks(self, x: Tensor, attend: Attend) -> Tensor:
         """Run the residual stream, (B, L, D), through every block of ``self.performer`` and the final norm."""
-        for layer, (attention, feedforward) in enumerate(self.performer.net.layers):
-            q, k, v = self._queries_keys_values(attention.fn, attention.norm(x))
-            attended = attend(layer, q, k, v).transpose(1, 2).flatten(2)  # (B, L, D)
-            x = x + attention.fn.to_out(attended)
-            hidden = feedforward.fn.fn
-            x = x + hidden.w2(hidden.act(hidden.w1(feedforward.norm(x))))
+        for number, layer in enumerate(self.performer.net.layers):
+            x = self._block(layer, x, partial(attend, number))
         normalised: Tensor = self.norm(x)
         return normalised
 
-    def _queries_keys_values(
-        self, attention: performer_pytorch.SelfAttention, x: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return random features of queries and keys, (B, H, L, M), and values, (B, H, L, E), of x, (B, L, D)."""
-        projection = attention.fast_attention.projection_matrix  # (M, E)
-        q, k, v = (self.split_heads(linear(x)) for linear in (attention.to_q, attention.to_k, attention.to_v))
-        return self.random_features(q, projection, is_query=True), self.random_features(k, projection), v
+    def _block(
+        self,
+        layer: nn.Module,
+        x: Tensor,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Run one block on the residual stream, (B, L, D), or with ``positions``, (B, S), on these alone: (B, S, D)."""
+        attention, feedforward = cast(Any, layer)
+        fast, normed = attention.fn, attention.norm(x)
+        projection = fast.fast_attention.projection_matrix  # (M, E)
+        k, v = self.split_heads(fast.to_k(normed)), self.split_heads(fast.to_v(normed))
+        if positions is not None:
+            x, normed = take_positions(x, positions), take_positions(normed, positions)
+        q = self.split_heads(fast.to_q(normed))
+        q, k = self.random_features(q, projection, is_query=True), self.random_features(k, projection)
+        x = x + fast.to_out(attend(q, k, v).transpose(1, 2).flatten(2))
+        hidden = feedforward.fn.fn
+        return x + hidden.w2(hidden.act(hidden.w1(feedforward.norm(x))))
 
     def random_features(self, x: Tensor, projection: Tensor, is_query: bool = False) -> Tensor:
         """Return the positive features whose products stand for the kernel.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.encoders.attention import AttentionEncoder
-from agents.encoders.base import EncoderState, features_at, require_positive
+from agents.encoders.base import EncoderState, features_at, require_positive, take_positions, visible_at
 from agents.encoders.cache import CacheState
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -68,6 +68,20 @@ class Transformer(AttentionEncoder):
             lambda _layer, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
         )
 
+    def forward_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return the features of some prefixes; see :meth:`CausalEncoder.forward_at`."""
+        visible = visible_at(positions, tokens.shape[1])
+        if visible is None:
+            return super().forward_at(tokens, positions)
+        self.check_tokens(tokens)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if layer < len(self.blocks) - 1:
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+
+        return self._run(self.embed_prefixes(tokens), attend, positions)
+
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> EncoderState:
         """Return the state of empty prefixes; see :meth:`CausalEncoder.initial_state`."""
         weight = self.norm.weight
@@ -111,11 +125,21 @@ class Transformer(AttentionEncoder):
         x = self.embed(tokens, positions.clamp(max=self.context_length - 1))
         return self._run(x, attend), cache
 
-    def _run(self, x: Tensor, attend: Attend) -> Tensor:
-        """Run the residual stream, (B, L, D), through every block and the final norm."""
+    def _run(self, x: Tensor, attend: Attend, positions: Tensor | None = None) -> Tensor:
+        """Run the residual stream, (B, L, D), through every block and the final norm.
+
+        With ``positions``, (B, S), the last block has queries there alone, and the result is (B, S, D).
+        """
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            q, k, v = (self.split_heads(t) for t in block.to_qkv(block.attention_norm(x)).chunk(3, dim=-1))
+            normed = block.attention_norm(x)
+            if positions is None or layer < len(self.blocks) - 1:
+                q, k, v = (self.split_heads(t) for t in block.to_qkv(normed).chunk(3, dim=-1))
+            else:
+                to_q, to_kv = block.to_qkv.weight.split((self.features_dim, 2 * self.features_dim))
+                k, v = (self.split_heads(t) for t in F.linear(normed, to_kv).chunk(2, dim=-1))
+                x = take_positions(x, positions)
+                q = self.split_heads(F.linear(take_positions(normed, positions), to_q))
             x = x + block.to_out(attend(layer, q, k, v).transpose(1, 2).flatten(2))
             x = x + block.feedforward(block.feedforward_norm(x))
         normalised: Tensor = self.norm(x)

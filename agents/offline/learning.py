@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.type_aliases import Schedule
 
 from agents.double_dqn import DoubleDQN
@@ -28,6 +29,7 @@ from textgym.checks import check_at_least
 from textgym.tasks.base import Task
 
 _RECENT = 100
+_ROUNDING = 1e-4
 _EPOCHS = 10
 
 
@@ -177,6 +179,7 @@ def learn_from_text(
             f"data must fit into replay: buffer_size of the model must be at least {n_actions}, got {model.buffer_size}"
         )
     episodes.store(replay)
+    _check_returns(policy.q_net.head.value_range, episodes, model.gamma)
 
     what = OfflineObjective(
         objective,
@@ -227,6 +230,25 @@ def task_of(model: DoubleDQN) -> Task:
     task = env.get_attr("task")[0]
     assert isinstance(task, Task)
     return task
+
+
+def _check_returns(value_range: tuple[float, float] | None, episodes: TextEpisodes, gamma: float) -> None:
+    """Warn where texts earn what bounded values can't be."""
+    if value_range is None:
+        return
+    steps = np.arange(episodes.rewards.shape[1])
+    rewards = np.where(steps < episodes.n_actions[:, None], episodes.rewards, 0.0)
+    following, lowest, highest = np.zeros(len(rewards)), 0.0, 0.0
+    for t in reversed(range(rewards.shape[1])):
+        following = rewards[:, t] + gamma * following
+        lowest, highest = min(lowest, float(following.min())), max(highest, float(following.max()))
+    low, high = value_range
+    if highest > high + _ROUNDING or lowest < low - _ROUNDING:
+        warnings.warn(
+            f"returns of the texts range from {lowest:.4g} to {highest:.4g}, and the model's values from {low:.4g} to "
+            f'{high:.4g}: those beyond count as the bound; give the model another value_range, or loss="huber"',
+            stacklevel=3,
+        )
 
 
 def _check_ranges(

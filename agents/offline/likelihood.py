@@ -76,7 +76,10 @@ def score_texts(model: DoubleDQN, episodes: TextEpisodes, ignore: int | None = N
         for batch in _batches(model, episodes):
             valid = batch.valid if ignore is None else batch.valid & (batch.actions != ignore)
             features = model.policy.q_net.features_at(batch.tokens, state_positions(batch)[:, :-1])
-            q_t = model.policy.q_net.head(features)  # (B, T, V)
+            head = model.policy.q_net.head
+            values_t = head(features)  # (B, T, V)
+            # Of bounded values, the logits: after a classifier's objective it is they that are meant.
+            q_t = values_t if head.value_range is None else head.ensemble_logits(features).mean(dim=-2)
             if batch.action_masks is not None:
                 legal = batch.action_masks[:, :-1].scatter(-1, batch.actions.unsqueeze(-1), True)
                 q_t = q_t.masked_fill(~legal, -torch.inf)
@@ -88,6 +91,7 @@ def score_texts(model: DoubleDQN, episodes: TextEpisodes, ignore: int | None = N
             of_text = q_t.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
             log_likelihood = of_text / temperature - (q_t / temperature).logsumexp(dim=-1)
             hits = q_t.argmax(dim=-1) == batch.actions
+            of_text = values_t.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
             parts.append(tuple(x.cpu().numpy() for x in (log_likelihood, hits, of_text, valid)))  # type: ignore[arg-type]
         if not temperature:
             q_values, actions = (torch.cat(column) for column in zip(*fit, strict=True))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agents import targets
-from agents.double_dqn.losses import sequence_loss, state_positions
+from agents.double_dqn.losses import head_loss, sequence_loss, state_positions
 from agents.double_dqn.policies import SequenceQNetwork
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
 from agents.replay.episodes import EpisodeBatch
@@ -96,18 +96,21 @@ def offline_loss(
     def repeat(shared: Tensor) -> Tensor:
         return shared.repeat(n_heads, *[1] * (shared.ndim - 1))
 
-    q_rows = fold(q_net.head.ensemble(features))  # (K·B, T + 1, V)
+    # Of bounded values, the logits in front of them: a softmax of values in [0, 1] would be next to uniform.
+    logit_rows = fold(q_net.head.ensemble_logits(features))  # (K·B, T + 1, V)
+    q_rows = q_net.head.to_values(logit_rows)
     actions, valid, weights = repeat(batch.actions), repeat(batch.valid), repeat(batch.weights)
     rewards, terminated = repeat(batch.rewards), repeat(batch.terminated)
     masks = None if batch.action_masks is None else repeat(batch.action_masks)
     masks_t, masks_tp1 = (None, None) if masks is None else (masks[:, :-1], masks[:, 1:])
-    q_t = q_rows[:, :-1].gather(-1, actions.unsqueeze(-1)).squeeze(-1)  # (K·B, T)
+    logits_t = logit_rows[:, :-1].gather(-1, actions.unsqueeze(-1)).squeeze(-1)  # (K·B, T)
+    q_t = q_net.head.to_values(logits_t)
 
     def unfold(errors: Tensor) -> Tensor:
         return errors.unflatten(0, (n_heads, -1)).mean(dim=0)
 
     if objective.name == "bc":
-        loss, entropies = cross_entropy_loss(q_rows[:, :-1], actions, valid, masks_t, weights)
+        loss, entropies = cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, weights)
         return loss, unfold(entropies), unfold(q_t)
 
     values = None
@@ -139,14 +142,14 @@ def offline_loss(
         shares = advantage_weights(critic - values[:, :-1], valid, objective.sharpness, CEILING[objective.name])
         imitation = shares * weights.unsqueeze(1)
     if objective.name == "crr":
-        entropy, _ = cross_entropy_loss(q_rows[:, :-1], actions, valid, masks_t, imitation)
+        entropy, _ = cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, imitation)
         assert values is not None
         errors = torch.where(valid, target - values[:, :-1].detach(), 0.0)
         return loss + objective.conservatism * entropy, unfold(errors), unfold(q_t)
-    td_loss, td_errors = targets.td_loss(q_t, target, valid, weights)
+    td_loss, td_errors = head_loss(q_net.head, logits_t, target, valid, weights)
     loss = loss + td_loss
     if objective.conservatism:
-        entropy, _ = cross_entropy_loss(q_rows[:, :-1], actions, valid, masks_t, imitation)
+        entropy, _ = cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, imitation)
         loss = loss + objective.conservatism * entropy
     if objective.other_reward is not None:
         loss = loss + other_actions_loss(q_rows[:, :-1], actions, valid, objective.other_reward, masks_t, weights)

@@ -74,6 +74,13 @@ class StoredEpisodes(NamedTuple):
     terminated: NDArray[np.bool_]
     masks: NDArray[np.uint8] | None
 
+    def finished(self) -> FinishedEpisodes:
+        """The same, as they come into a store."""
+        n_steps = self.valid.sum(axis=1)
+        return FinishedEpisodes(
+            self.tokens, self.n_tokens, self.action_positions, n_steps, self.rewards, self.terminated, self.masks
+        )
+
 
 class EpisodeStore:
     """First-in-first-out store of finished episodes, holding at most `max_steps` actions.
@@ -196,9 +203,7 @@ class EpisodeStore:
 
     def _evict(self, max_steps: int) -> None:
         """Drop the oldest episodes until at most `max_steps` actions (or, if that is negative, no episode) are left."""
-        first = self._episodes.start
-        while first < self._episodes.stop and self._rewards.stop - self._first_step(first) > max_steps:
-            first += 1
+        first = self.first_kept(max_steps)
         if first == self._episodes.start:
             return
         dropped = self._episodes[np.arange(self._episodes.start, first)]
@@ -207,6 +212,17 @@ class EpisodeStore:
         self._rewards.drop_before(int(dropped["first_step"][-1] + dropped["n_steps"][-1]))
         mask_ends = np.where(dropped["first_mask"] == _NO_MASKS, 0, dropped["first_mask"] + dropped["n_steps"] + 1)
         self._masks.drop_before(int(mask_ends.max()))
+
+    def first_kept(self, max_steps: int) -> int:
+        """Number of the oldest episode of those that may stay if at most `max_steps` actions may."""
+        first = self._episodes.start
+        while first < self._episodes.stop and self._rewards.stop - self._first_step(first) > max_steps:
+            first += 1
+        return first
+
+    def n_steps_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions of each episode, shape (n,)."""
+        return self._episodes[ids]["n_steps"].astype(np.int64)
 
     def _first_step(self, episode: int) -> int:
         return int(self._episodes[np.array([episode])]["first_step"][0])

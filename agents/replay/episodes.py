@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from agents.replay.best_episodes import BestEpisodes
 from agents.replay.episode_store import EpisodeStore, FinishedEpisodes
 from agents.replay.partial_episodes import PartialEpisodes
 from agents.replay.sum_tree import SumTree
@@ -74,6 +75,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
         alpha: Exponent of the priorities, ≥ 0.
         beta: Exponent of the importance weights, in [0, 1]; `sample` can override it.
         seed: Seed of `generator`, the buffer's own source of randomness.
+        keep_best: Whether the best episodes, see :class:`agents.replay.best_episodes.BestEpisodes`, stay for good, in
+            up to a quarter of `buffer_size`, while all the others make room for new ones.
+        best_share: Share of a batch that is drawn from them, in [0, 1), whatever their priorities; needs `keep_best`.
 
     Raises:
         ValueError: If an argument is out of range or a space is of another kind.
@@ -92,7 +96,13 @@ class EpisodeReplayBuffer(ReplayBuffer):
         alpha: float = 0.6,
         beta: float = 0.4,
         seed: int | None = None,
+        keep_best: bool = False,
+        best_share: float = 0.0,
     ) -> None:
+        if not 0 <= best_share < 1:
+            raise ValueError(f"best_share must be at least 0 and less than 1, got {best_share}")
+        if best_share and not keep_best:
+            raise ValueError(f"best_share must be 0 without keep_best=True, got {best_share}")
         if buffer_size < 1:
             raise ValueError(f"buffer_size must be at least 1, got {buffer_size}")
         if not (isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1):
@@ -109,12 +119,14 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.n_actions = int(action_space.n)
         self.prioritized, self.alpha, self.beta = prioritized, alpha, beta
         self.generator = np.random.default_rng(seed)
+        self.keep_best, self.best_share = keep_best, best_share
         self.reset()
 
     def reset(self) -> None:
         """Forget every episode, finished or not, and their priorities."""
         self._store = EpisodeStore(self.buffer_size, self.pad_id, self.n_actions)
         self._tree = SumTree(self._store.n_slots)
+        self._best = BestEpisodes(self.buffer_size // 4 if self.keep_best else 0)
         self._max_priority = 1.0
         self.discard_unfinished()
 
@@ -254,13 +266,21 @@ class EpisodeReplayBuffer(ReplayBuffer):
         if self.n_episodes == 0:
             raise ValueError("cannot sample from an empty EpisodeReplayBuffer: no episode is finished yet")
         first, end = self._store.first_id, self._store.end_id
+        n_best = min(round(self.best_share * batch_size), len(self._best), batch_size - 1)
+        batch_size -= n_best
+        weights = np.ones(batch_size)
         if not self.prioritized:
-            return self._get_samples(self.generator.integers(first, end, batch_size), env)
-        slots = self._tree.sample(batch_size, self.generator)
-        probabilities = self._tree.get(slots) / self._tree.total
-        weights = (self.n_episodes * probabilities) ** -(self.beta if beta is None else beta)
-        batch = self._get_samples(first + (slots - first) % self._store.n_slots, env)
-        return batch._replace(weights=self._tensor((weights / weights.max()).astype(np.float32)))
+            ids = self.generator.integers(first, end, batch_size)
+        else:
+            slots = self._tree.sample(batch_size, self.generator)
+            probabilities = self._tree.get(slots) / self._tree.total
+            weights = (self.n_episodes * probabilities) ** -(self.beta if beta is None else beta)
+            weights /= weights.max()
+            ids = first + (slots - first) % self._store.n_slots
+        if n_best > 0:
+            ids = np.concatenate([ids, self.generator.choice(self._best.ids, n_best, replace=False)])
+            weights = np.concatenate([weights, np.ones(n_best)])
+        return self._get_samples(ids, env)._replace(weights=self._tensor(weights.astype(np.float32)))
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: NDArray[np.int64], env: VecNormalize | None = None
@@ -312,6 +332,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             "store": self._store.get_state(),
             "tree": self._tree.get_state(),
             "partial": self._partial.get_state(),
+            "best": self._best.get_state(),
             "max_priority": self._max_priority,
             "generator": self.generator.bit_generator.state,
         }
@@ -321,22 +342,52 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self._store.set_state(state["store"])
         self._tree.set_state(state["tree"])
         self._partial.set_state(state["partial"])
+        if "best" in state:  # older states know of none
+            self._best.set_state(state["best"])
         self._max_priority = state["max_priority"]
         self.generator.bit_generator.state = state["generator"]
 
     def _append(self, episodes: FinishedEpisodes) -> None:
-        """Store episodes and bring the tree of priorities in line."""
+        """Store episodes, and the best of those that would have to make room for them once more."""
+        if len(self._best):
+            doomed = self._doomed(int(episodes.n_steps.sum()))
+            if doomed.size:
+                priorities = self._tree.get(self._store.slots(doomed))
+                self._best.move(doomed, self._store_all(self._store.read(doomed).finished(), priorities))
+        self._best.offer(self._store_all(episodes, self._max_priority**self.alpha), episodes)
+        if len(self._best):
+            self._best.forget_before(self._store.first_id)
+
+    def _doomed(self, new_steps: int) -> NDArray[np.int64]:
+        """Numbers of the best episodes that would be dropped for so many new actions, and for their own copies."""
+        doomed = self._best.ids[:0]
+        while True:
+            needed = new_steps + int(self._store.n_steps_of(doomed).sum())
+            first = self._store.first_kept(self.buffer_size - needed)
+            if first == self._store.end_id:  # no room for both
+                return doomed[:0]
+            found = self._best.ids[: np.searchsorted(self._best.ids, first)]
+            if len(found) == len(doomed):
+                return doomed
+            doomed = found
+
+    def _store_all(self, episodes: FinishedEpisodes, priorities: NDArray[np.float64] | float) -> NDArray[np.int64]:
+        """Store episodes, bring the tree of priorities in line, and give the numbers of the episodes."""
         old_first, old_end = self._store.first_id, self._store.end_id
         self._store.append(episodes)
         first, end = self._store.first_id, self._store.end_id
         surviving = np.arange(first, old_end)
         if self._store.n_slots != self._tree.capacity:  # the table has grown, and everything in it has moved
-            priorities = self._tree.get(surviving % self._tree.capacity)
+            kept = self._tree.get(surviving % self._tree.capacity)
             self._tree = SumTree(self._store.n_slots)
-            self._tree.set(self._store.slots(surviving), priorities)
+            self._tree.set(self._store.slots(surviving), kept)
         else:
             self._tree.set(self._store.slots(np.arange(old_first, min(first, old_end))), 0.0)
-        self._tree.set(self._store.slots(np.arange(max(first, old_end), end)), self._max_priority**self.alpha)
+        new = np.arange(old_end, end)
+        stored = new >= first
+        values = priorities if isinstance(priorities, float) else priorities[stored]
+        self._tree.set(self._store.slots(new[stored]), values)
+        return new
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return self.to_torch(array, copy=False)  # every array here is fresh

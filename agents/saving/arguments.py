@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agents.saving.files import CommandError, parse_yaml
@@ -132,8 +132,12 @@ def _policy_arguments() -> set[str]:
     return encoder | {"n_ensemble", "optimizer_kwargs"}
 
 
+SCHEDULES = ("learning_rate", "q_lambda")
+"""Arguments that may change in the course of the training."""
+
+
 def constructor_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as the constructor wants them: a ``learning_rate`` written as a mapping becomes a linear schedule.
+    """Arguments as the constructor wants them: those of :data:`SCHEDULES` that are mappings become linear schedules.
 
     Args:
         arguments: As in a preset or in ``config.yaml``, where a schedule is ``{"start": 2e-3, "end": 0.0}``, with
@@ -142,15 +146,17 @@ def constructor_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         CommandError: If the mapping has other keys, or values that are no numbers.
     """
-    rate = arguments.get("learning_rate")
-    if not isinstance(rate, dict):
-        return arguments
+    schedules = {name: arguments[name] for name in SCHEDULES if isinstance(arguments.get(name), dict)}
+    return {**arguments, **{name: _linear_schedule(name, value) for name, value in schedules.items()}}
+
+
+def _linear_schedule(name: str, given: dict[str, Any]) -> Callable[[float], float]:
     from stable_baselines3.common.utils import LinearSchedule
 
-    values = {"end": 0.0, "fraction": 1.0, **rate}
+    values = {"end": 0.0, "fraction": 1.0, **given}
     if set(values) != {"start", "end", "fraction"} or not all(isinstance(v, (int, float)) for v in values.values()):
-        raise CommandError(f"--set learning_rate must be a number or have start, end and fraction, got {rate!r}")
-    return {**arguments, "learning_rate": LinearSchedule(values["start"], values["end"], values["fraction"])}
+        raise CommandError(f"--set {name} must be a number or have start, end and fraction, got {given!r}")
+    return LinearSchedule(values["start"], values["end"], values["fraction"])
 
 
 def make_env(env_id: str, n_envs: int, seed: int, env_args: dict[str, Any]) -> TextGenVecEnv:

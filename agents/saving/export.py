@@ -22,7 +22,7 @@ from torch import nn
 
 from agents.exploration import EXPLORATIONS
 from agents.representations.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
-from agents.saving.arguments import constructor_arguments
+from agents.saving.arguments import SCHEDULES, constructor_arguments
 from agents.saving.files import CommandError, plain, versions
 from agents.saving.model_spaces import space_as_json, space_from_json
 from agents.saving.state_file import write_synced
@@ -237,11 +237,12 @@ def _arguments(model: DoubleDQN) -> dict[str, Any]:
     values["train_freq"] = [frequency.frequency, frequency.unit.value]
     if model.max_grad_norm == math.inf:
         values["max_grad_norm"] = "inf"  # JSON has no infinity
-    rate = model.learning_rate
-    if isinstance(rate, LinearSchedule):
-        values["learning_rate"] = {"start": rate.start, "end": rate.end, "fraction": rate.end_fraction}
-    elif callable(rate):  # another schedule: its value now
-        values["learning_rate"] = float(rate(model._current_progress_remaining))
+    for schedule in SCHEDULES:
+        rate = values[schedule]
+        if isinstance(rate, LinearSchedule):
+            values[schedule] = {"start": rate.start, "end": rate.end, "fraction": rate.end_fraction}
+        elif callable(rate):  # another schedule: its value now
+            values[schedule] = float(rate(model._current_progress_remaining))
     name = next((name for name, kind in EXPLORATIONS.items() if type(model.explorer) is kind), None)
     if name is None:  # one of the user's own, which no file can hold; it has no part in greedy choices
         values["exploration"], values["exploration_kwargs"] = None, {}

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.utils import LinearSchedule
 
 from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from agents.application.cli import main
@@ -110,6 +111,19 @@ class TestResume:
         [
             ("PerformerPolicy", None, {"learning_rate": 1e-3}),
             ("TransformerPolicy", OddTokens, {"n_steps": 2, "buffer_size": 100}),  # masks; replay wraps
+            (
+                "PerformerPolicy",
+                None,
+                {
+                    "loss": "cross_entropy",
+                    "keep_best": True,
+                    "best_share": 0.25,
+                    "priority_beta_final": 0.2,
+                    "buffer_size": 100,
+                    "q_lambda": LinearSchedule(0.9, 0.1, 1.0),
+                    "tau": 1.0,
+                },
+            ),
             ("GRUPolicy", Echo, {"exploration": "epsilon", "target_update_interval": 16}),  # replies
         ],
     )

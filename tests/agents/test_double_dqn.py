@@ -174,6 +174,25 @@ def test_q_lambda_goes_from_one_step_to_the_return_unless_watkins_cuts_it():
                 assert cut[row, t].item() == pytest.approx(expected[row, t].item(), abs=1e-5)
 
 
+def test_lambda_may_be_a_function_of_the_remaining_progress():
+    assert make_model(q_lambda=0.5).current_q_lambda == 0.5 and make_model().current_q_lambda is None
+    model, seen = make_model(q_lambda=lambda remaining: 0.25 + 0.5 * remaining), []
+    assert model.current_q_lambda == 0.75
+    model.learn(400, callback=lambda *_: seen.append(model.current_q_lambda) or True)
+    assert seen == sorted(seen, reverse=True) and seen[0] > 0.7 and seen[-1] == pytest.approx(0.25, abs=0.01)
+    with pytest.raises(ValueError, match=r"q_lambda must be in \[0, 1\], got 2.0"):
+        make_model(q_lambda=lambda remaining: 2.0 * remaining)
+
+
+def test_without_a_target_network_the_target_is_that_of_the_network_itself():
+    model = make_model(tau=1.0, prioritized_replay=False)
+    model.learn(400)
+    assert all(map(torch.equal, model.q_net.parameters(), model.q_net_target.parameters()))
+    batch = model.replay_buffer.sample(32)
+    saved, twice = model._path.loss(batch).loss, sequence_loss(model.q_net, model.q_net_target, batch, gamma=0.99)[0]
+    assert saved.item() == pytest.approx(twice.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "flags", [{}, {"double_q": False, "n_steps": 2}, {"lower_bound": True}, {"q_lambda": 0.7, "watkins": True}]
 )

@@ -192,6 +192,23 @@ def test_prefill_of_ragged_rows_continues_from_ragged_rows(name: str) -> None:
     assert after.lengths.tolist() == totals.tolist()
 
 
+@every_encoder
+@pytest.mark.parametrize(("length", "n_prefixes"), [(1, 1), (14, 11), (80, 3), (80, 79), (80, 80), (900, 40)])
+def test_features_of_some_prefixes_are_those_of_all(name: str, length: int, n_prefixes: int) -> None:
+    encoder = make(name, context_length=length)
+    for parameter in encoder.parameters():  # a norm's own weights would give most of the sum below no gradient
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens, positions = random_tokens(3, length), torch.randint(0, length, (3, n_prefixes))
+    weight = torch.randn(3, n_prefixes, encoder.features_dim)
+    rows = torch.arange(3).unsqueeze(1)
+    some, all_ = encoder.forward_at(tokens, positions), encoder(tokens)[rows, positions]
+    torch.testing.assert_close(some, all_, atol=1e-5, rtol=1e-5)
+    parameters = list(encoder.parameters())
+    gradients = (torch.autograd.grad((x * weight).sum(), parameters, retain_graph=True) for x in (some, all_))
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)
+
+
 def padded(tokens: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     """Right-pad ``tokens[row, start:start + length]``."""
     out = torch.full((len(tokens), int(lengths.max())), PAD)

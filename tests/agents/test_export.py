@@ -83,6 +83,7 @@ class TestRoundTrip:
     )
     def test_learning_rates(self, rate, written):
         assert describe(make_model(learning_rate=rate))["agent"]["learning_rate"] == written
+        assert describe(make_model(q_lambda=rate))["agent"]["q_lambda"] == written
 
     def test_explorers(self, tmp_path):
         model = make_model(exploration=ContextUCB(coefficient=0.125, context=1, table_size=64))
