@@ -1,17 +1,11 @@
-"""What Q(s_t, a_t) should have been: pure functions of whole episodes.
-
-Every array is a row per episode and a column per action, shape (B, T). The suffix is the time: `r_t` is the reward of
-action t, and `v_tp1[:, t]` the value of the state that action t led to. `valid` marks the actions that were taken; in
-each row they come first, the padding after. `terminated` (B,) says that the episode ended by the rules of its task, so
-that nothing follows; otherwise it was cut off from outside and its last state keeps its value. Targets carry no
-gradient, and are 0 where `valid` is false.
-"""
+"""Values of next states, and targets of one step, of n steps and of all."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from agents.targets.checks import check_episodes, check_shapes
 
 
 def masked_argmax(q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -56,7 +50,7 @@ def double_q_values(q_online_tp1: Tensor, q_target_tp1: Tensor, mask_tp1: Tensor
     Raises:
         ValueError: If the shapes differ.
     """
-    _check_shapes(q_online_tp1.shape, q_target_tp1=q_target_tp1)
+    check_shapes(q_online_tp1.shape, q_target_tp1=q_target_tp1)
     best = masked_argmax(q_online_tp1, mask_tp1)
     return _zero_dead_ends(q_target_tp1.gather(-1, best.unsqueeze(-1)).squeeze(-1), mask_tp1).detach()
 
@@ -82,7 +76,7 @@ def n_step_targets(r_t: Tensor, v_tp1: Tensor, valid: Tensor, terminated: Tensor
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    _check_episodes(r_t, valid, v_tp1=v_tp1, terminated=terminated)
+    check_episodes(r_t, valid, v_tp1=v_tp1, terminated=terminated)
     length = r_t.shape[1]
     rewards = torch.where(valid, r_t, 0.0)
     returns = rewards.clone()
@@ -125,11 +119,11 @@ def q_lambda_targets(
     Raises:
         ValueError: If the shapes don't agree.
     """
-    _check_episodes(r_t, valid, v_tp1=v_tp1, terminated=terminated)
+    check_episodes(r_t, valid, v_tp1=v_tp1, terminated=terminated)
     values = _bootstrap_values(v_tp1, valid, terminated)
     weight = torch.full_like(values, lambda_)
     if greedy_tp1 is not None:
-        _check_shapes(r_t.shape, greedy_tp1=greedy_tp1)
+        check_shapes(r_t.shape, greedy_tp1=greedy_tp1)
         weight = torch.where(greedy_tp1, weight, 0.0)
     # At the end of an episode (as at the last column) there is no longer window: bootstrap with full weight.
     weight = torch.where(_last_steps(valid), 0.0, weight)
@@ -157,7 +151,7 @@ def monte_carlo_returns(r_t: Tensor, valid: Tensor, gamma: float) -> Tensor:
     Raises:
         ValueError: If the shapes don't agree.
     """
-    _check_episodes(r_t, valid)
+    check_episodes(r_t, valid)
     rewards = torch.where(valid, r_t, 0.0)
     returns = torch.zeros_like(rewards)
     following = torch.zeros_like(rewards[:, 0])
@@ -187,108 +181,15 @@ def lower_bound_targets(targets: Tensor, r_t: Tensor, valid: Tensor, terminated:
     Raises:
         ValueError: If the shapes don't agree.
     """
-    _check_episodes(r_t, valid, targets=targets, terminated=terminated)
+    check_episodes(r_t, valid, targets=targets, terminated=terminated)
     bound = torch.maximum(targets, monte_carlo_returns(r_t, valid, gamma))
     return torch.where(valid & terminated.unsqueeze(1), bound, targets).detach()
-
-
-def td_loss(
-    q_t: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    weights: Tensor | None = None,
-    kind: str = "huber",
-    delta: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """Temporal-difference loss, averaged over the actions that were taken.
-
-    Args:
-        q_t: Values of the actions taken, shape (B, T); the only argument that gets a gradient.
-        target: What they should have been, shape (B, T).
-        valid: Actions that were taken, bool, shape (B, T). The others don't count, even if they are NaN.
-        weights: Importance weights (arXiv:1511.05952), shape (B,) or (B, T); 1 if None. The average is over actions,
-            not over weights, so that small weights make small steps.
-        kind: `"huber"` (quadratic up to an error of `delta`, linear beyond, with slope `delta`) or `"mse"` (half the
-            squared error, so that both have the same gradient for small errors).
-        delta: Where `"huber"` becomes linear, > 0.
-
-    Returns:
-        The loss, a scalar (0 if nothing is valid), and the errors `target - q_t`, shape (B, T), 0 where not valid and
-        without a gradient.
-
-    Raises:
-        ValueError: If the shapes don't agree or `kind` is unknown.
-    """
-    _check_shapes(q_t.shape, target=target, valid=valid)
-    # Selecting before any arithmetic keeps NaN in the padding out of the loss and of the gradient.
-    prediction = torch.where(valid, q_t, 0.0)
-    goal = torch.where(valid, target.detach(), 0.0)
-    if kind == "huber":
-        losses = functional.huber_loss(prediction, goal, reduction="none", delta=delta)
-    elif kind == "mse":
-        losses = 0.5 * (prediction - goal) ** 2
-    else:
-        raise ValueError(f"kind must be 'huber' or 'mse', got {kind!r}")
-    return _weighted_mean(losses, valid, weights), (goal - prediction).detach()
-
-
-def td_cross_entropy(
-    logits_t: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    weights: Tensor | None = None,
-    value_range: tuple[float, float] = (0.0, 1.0),
-) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy of bounded values, averaged over the actions that were taken.
-
-    Where returns lie between two bounds, Q = low + (high − low)·σ(z) can't leave them, and the target's place between
-    the bounds, p = (target − low)/(high − low), is a probability: the loss is −p·log σ(z) − (1 − p)·log(1 − σ(z)). Its
-    gradient by z is σ(z) − p, which does not vanish where σ is flat, as that of a squared error would. It is the
-    categorical loss over two bins, of which arXiv:2403.03950 shows that value functions learn more from it than from
-    regression. Targets beyond the bounds are taken for the bound.
-
-    Args:
-        logits_t: Logits z of the actions taken, shape (B, T); the only argument that gets a gradient.
-        target: What their values should have been, in units of the value, shape (B, T).
-        valid: Actions that were taken, bool, shape (B, T). The others don't count, even if they are NaN.
-        weights: As in :func:`td_loss`.
-        value_range: Lowest and highest value.
-
-    Returns:
-        The loss, a scalar (0 if nothing is valid), and the errors `target - q_t` in units of the value, the target
-        within its bounds, shape (B, T), 0 where not valid and without a gradient.
-
-    Raises:
-        ValueError: If the shapes don't agree or the range is empty.
-    """
-    _check_shapes(logits_t.shape, target=target, valid=valid)
-    low, high = value_range
-    if not low < high:
-        raise ValueError(f"value_range must have its lower bound first, got {value_range}")
-    logits = torch.where(valid, logits_t, 0.0)
-    share = torch.where(valid, (target.detach() - low) / (high - low), 0.0).clamp(0.0, 1.0)
-    losses = functional.binary_cross_entropy_with_logits(logits, share, reduction="none")
-    errors = (high - low) * (share - logits.detach().sigmoid())
-    return _weighted_mean(torch.where(valid, losses, 0.0), valid, weights), torch.where(valid, errors, 0.0)
-
-
-def _weighted_mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean over the valid actions of losses (B, T), which are 0 elsewhere, times weights (B,) or (B, T)."""
-    if weights is not None:
-        if weights.shape == losses.shape[:1]:
-            weights = weights.unsqueeze(1)
-        elif weights.shape != losses.shape:
-            raise ValueError(
-                f"weights must have shape {(losses.shape[0],)} or {tuple(losses.shape)}, got {tuple(weights.shape)}"
-            )
-        losses = losses * weights
-    return losses.sum() / valid.sum().clamp(min=1)
 
 
 def _mask_illegal(q: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return q
-    _check_shapes(q.shape, mask=mask)
+    check_shapes(q.shape, mask=mask)
     return q.masked_fill(~mask, -torch.inf)
 
 
@@ -306,19 +207,3 @@ def _bootstrap_values(v_tp1: Tensor, valid: Tensor, terminated: Tensor) -> Tenso
     """`v_tp1`, with 0 for the state after the end of a terminated episode and for padding."""
     worthless = ~valid | (_last_steps(valid) & terminated.unsqueeze(1))
     return torch.where(worthless, 0.0, v_tp1)
-
-
-def _check_episodes(r_t: Tensor, valid: Tensor, terminated: Tensor | None = None, **others: Tensor) -> None:
-    if r_t.ndim != 2 or r_t.shape[1] == 0:
-        raise ValueError(f"r_t must have shape (B, T) with T at least 1, got {tuple(r_t.shape)}")
-    if valid.dtype != torch.bool:
-        raise ValueError(f"valid must be a bool tensor, got {valid.dtype}")
-    _check_shapes(r_t.shape, valid=valid, **others)
-    if terminated is not None:
-        _check_shapes(r_t.shape[:1], terminated=terminated)
-
-
-def _check_shapes(shape: torch.Size, **tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if tensor.shape != shape:
-            raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
