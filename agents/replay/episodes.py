@@ -385,7 +385,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             self._tree.set(self._store.slots(np.arange(old_first, min(first, old_end))), 0.0)
         new = np.arange(old_end, end)
         stored = new >= first
-        values = priorities if isinstance(priorities, float) else priorities[stored]
+        values = priorities[stored] if isinstance(priorities, np.ndarray) else priorities
         self._tree.set(self._store.slots(new[stored]), values)
         return new
 
