@@ -281,22 +281,16 @@ def distance(model, directory, n_prompts=8):
     return np.average(distances, weights=weights)
 
 
-EXACT = {
-    "learning_rate": {"soft_q": 3e-3, "qsharp": 3e-3},
-    "arguments": {"n_envs": 32, "learning_starts": 500, "updates_per_step": 0.2, "batch_size": 64},
-}
-
-
 def learned(directory, reward, objective, steps):
-    policy = {"objective": objective, "width": 64, "optimizer_kwargs": {"weight_decay": 0.0}}
-    rate = EXACT["learning_rate"][objective]
+    """A model that has learned long enough to be exact; returns of the model alone need more texts of its own."""
+    policy = {"objective": objective, "width": 64, "optimizer_kwargs": {"weight_decay": 0.0}, "guided": 0.5}
     model = make(
         directory,
         reward,
-        policy_kwargs=policy,
-        learning_rate=lambda remaining: rate * remaining,
+        policy_kwargs=policy if objective == "qsharp" else policy | {"guided": 0.8},
+        learning_rate=lambda remaining: 3e-3 * remaining,
         prioritized_replay=False,
-        **EXACT["arguments"],
+        **{"n_envs": 32, "learning_starts": 500, "updates_per_step": 0.2, "batch_size": 64},
     )
     return model.learn(steps)
 
@@ -305,7 +299,8 @@ def learned(directory, reward, objective, steps):
 @pytest.mark.parametrize("objective", objectives.OBJECTIVES)
 @pytest.mark.parametrize("reward", [variety, last_word, length, echo])
 def test_every_objective_finds_the_optimum(directory, reward, objective):
-    assert distance(learned(directory, reward, objective, 24_000), directory) <= 0.05
+    steps = 48_000 if objective == "qsharp" else 24_000
+    assert distance(learned(directory, reward, objective, steps), directory) <= 0.05
 
 
 @pytest.mark.parametrize("objective", objectives.OBJECTIVES)
