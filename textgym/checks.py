@@ -43,6 +43,14 @@ def check_at_least(name: str, value: int, minimum: int) -> int:
     return int(value)
 
 
+def check_positive(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number above 0, else raise a ValueError that names it."""
+    kind: Any = Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    return float(value)
+
+
 def check_list(name: str, value: Any, of: str) -> list[Any]:
     """The items of a list, another iterable or a table's rows, else raise a ValueError that names it.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from textgym.checks import check_at_least
+from textgym.checks import check_at_least, check_positive
 from textgym.language_models import LanguageModel
 from textgym.prefix_tree import Layer, advance, follow, legal, solve
 from textgym.registration import ENVIRONMENTS
@@ -52,10 +50,7 @@ class SoftOptimum:
             )
         if not (prior is None or isinstance(prior, LanguageModel) or callable(prior)):
             raise ValueError(f"prior must be a language model, a function of token ids or None, got {prior!r}")
-        number: Any = Real
-        if isinstance(eta, bool) or not isinstance(eta, number) or not 0 < eta < math.inf:
-            raise ValueError(f"eta must be a finite number above 0, got {eta!r}")
-        self.task, self.prior, self.eta = task, prior, float(eta)
+        self.task, self.prior, self.eta = task, prior, check_positive("eta", eta)
         self.max_states = check_at_least("max_states", max_states, 1)
 
     def prompt(self, seed: int = 0, episode: int = 0) -> SoftOptimalPrompt:

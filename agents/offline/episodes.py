@@ -20,7 +20,7 @@ from textgym.language_models import LanguageModel
 from textgym.rewards import RewardFunction, call_reward
 from textgym.task_encoder import TaskEncoder
 from textgym.tasks.base import Task
-from textgym.tasks.shaped import Shaped
+from textgym.tasks.shaped import unshaped
 from textgym.tasks.text_generation import TextGeneration
 
 RewardSource = RewardFunction | LanguageModel | Literal["environment"] | None
@@ -194,9 +194,7 @@ def _piece(prompt: list[int], text: list[int], task: Task, complete: bool) -> _E
 
 def _ends_itself(task: Task) -> bool:
     """Whether episodes end by the task's own rules, as a game that is won: then a text's end is the episode's."""
-    while isinstance(task, Shaped):
-        task = task.task
-    return type(task).finished is not Task.finished
+    return type(unshaped(task)).finished is not Task.finished
 
 
 def _assemble(rows: list[TextRow], encoded: list[_Encoded], task: Task, reward: Any) -> TextEpisodes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.type_aliases import Schedule
 
 from agents.double_dqn import DoubleDQN
@@ -25,6 +26,7 @@ from agents.offline.losses import (
 )
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
 from agents.replay.episodes import EpisodeReplayBuffer
+from agents.targets import monte_carlo_returns
 from textgym.checks import check_at_least
 from textgym.tasks.base import Task
 
@@ -236,12 +238,9 @@ def _check_returns(value_range: tuple[float, float] | None, episodes: TextEpisod
     """Warn where texts earn what bounded values can't be."""
     if value_range is None:
         return
-    steps = np.arange(episodes.rewards.shape[1])
-    rewards = np.where(steps < episodes.n_actions[:, None], episodes.rewards, 0.0)
-    following, lowest, highest = np.zeros(len(rewards)), 0.0, 0.0
-    for t in reversed(range(rewards.shape[1])):
-        following = rewards[:, t] + gamma * following
-        lowest, highest = min(lowest, float(following.min())), max(highest, float(following.max()))
+    valid = np.arange(episodes.rewards.shape[1]) < episodes.n_actions[:, None]
+    returns = monte_carlo_returns(torch.from_numpy(episodes.rewards), torch.from_numpy(valid), gamma)
+    lowest, highest = min(0.0, float(returns.min())), max(0.0, float(returns.max()))
     low, high = value_range
     if highest > high + _ROUNDING or lowest < low - _ROUNDING:
         warnings.warn(

@@ -11,6 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from agents.targets.checks import check_shapes
+from agents.targets.losses import weighted_mean
+
 
 def cross_entropy_loss(
     q_t: Tensor, actions: Tensor, valid: Tensor, action_masks: Tensor | None = None, weights: Tensor | None = None
@@ -39,11 +42,11 @@ def cross_entropy_loss(
     scores = torch.where(valid.unsqueeze(-1), q_t, 0.0)
     chosen = scores.gather(-1, actions.unsqueeze(-1))  # (B, T, 1)
     if action_masks is not None:
-        _check_shape(q_t.shape, action_masks=action_masks)
+        check_shapes(q_t.shape, action_masks=action_masks)
         legal = action_masks.scatter(-1, actions.unsqueeze(-1), True)
         scores = scores.masked_fill(~legal, -torch.inf)
     losses = torch.where(valid, scores.logsumexp(dim=-1) - chosen.squeeze(-1), 0.0)
-    return _mean(losses, valid, weights), losses.detach()
+    return weighted_mean(losses, valid, weights), losses.detach()
 
 
 def expectile_loss(
@@ -66,10 +69,10 @@ def expectile_loss(
     """
     if not 0 < expectile < 1:
         raise ValueError(f"expectile must lie between 0 and 1, got {expectile}")
-    _check_shape(v_t.shape, target=target, valid=valid)
+    check_shapes(v_t.shape, target=target, valid=valid)
     error = torch.where(valid, target.detach(), 0.0) - torch.where(valid, v_t, 0.0)
     asymmetry = torch.where(error.detach() < 0, 1 - expectile, expectile)
-    return _mean(0.5 * asymmetry * error**2, valid, weights)
+    return weighted_mean(0.5 * asymmetry * error**2, valid, weights)
 
 
 def other_actions_loss(
@@ -100,11 +103,11 @@ def other_actions_loss(
     _check_rows(q_t, actions=actions, valid=valid)
     counts = valid.unsqueeze(-1)
     if action_masks is not None:
-        _check_shape(q_t.shape, action_masks=action_masks)
+        check_shapes(q_t.shape, action_masks=action_masks)
         counts = counts & action_masks
     counts = counts.expand(q_t.shape).scatter(-1, actions.unsqueeze(-1), False)
     errors = torch.where(counts, q_t - value, 0.0)
-    return _mean(0.5 * (errors**2).sum(dim=-1), valid, weights)
+    return weighted_mean(0.5 * (errors**2).sum(dim=-1), valid, weights)
 
 
 def advantage_weights(advantage: Tensor, valid: Tensor, sharpness: float, ceiling: float = 1.0) -> Tensor:
@@ -131,33 +134,14 @@ def advantage_weights(advantage: Tensor, valid: Tensor, sharpness: float, ceilin
         raise ValueError(f"sharpness must be at least 0, got {sharpness}")
     if not ceiling > 0:
         raise ValueError(f"ceiling must be greater than 0, got {ceiling}")
-    _check_shape(advantage.shape, valid=valid)
+    check_shapes(advantage.shape, valid=valid)
     values = torch.where(valid, advantage.detach(), 0.0)
     scale = ((values**2).sum() / valid.sum().clamp(min=1)).sqrt().clamp(min=1e-6)
     weights = torch.where(valid, (sharpness * values / scale).exp().clamp(max=ceiling), 0.0)
     return weights * (valid.sum() / weights.sum().clamp(min=1e-6))
 
 
-def _mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
-    if weights is not None:
-        if weights.shape == losses.shape[:1]:
-            weights = weights.unsqueeze(1)
-        elif weights.shape != losses.shape:
-            raise ValueError(
-                f"weights must have shape {(losses.shape[0],)} or {tuple(losses.shape)}, got {tuple(weights.shape)}"
-            )
-        losses = losses * weights.detach()
-    # Zeroed above where not valid; a weight of NaN there must not come back in.
-    return torch.where(valid, losses, 0.0).sum() / valid.sum().clamp(min=1)
-
-
 def _check_rows(q_t: Tensor, **tensors: Tensor) -> None:
     if q_t.ndim != 3:
         raise ValueError(f"q_t must have shape (B, T, V), got {tuple(q_t.shape)}")
-    _check_shape(q_t.shape[:2], **tensors)
-
-
-def _check_shape(shape: torch.Size, **tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if tensor.shape != shape:
-            raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
+    check_shapes(q_t.shape[:2], **tensors)

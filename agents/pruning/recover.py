@@ -10,6 +10,7 @@ from torch import Tensor
 
 from agents.pruning.activations import Batch, as_inputs
 from agents.pruning.pruned_transformer import PrunedTransformer
+from textgym.checks import check_at_least, check_positive
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
@@ -62,10 +63,8 @@ def match_hidden_states(
         FloatingPointError: If the loss is NaN or infinite.
     """
     for name, count in (("n_steps", n_steps), ("batch_size", batch_size), ("max_length", max_length)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {count!r}")
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(f"learning_rate must be a finite number above 0, got {learning_rate}")
+        check_at_least(name, count, 1)
+    check_positive("learning_rate", learning_rate)
     if not 0 <= logits_weight < float("inf"):
         raise ValueError(f"logits_weight must be a finite number of at least 0, got {logits_weight}")
     if not isinstance(pruned, PrunedTransformer):

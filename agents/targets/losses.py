@@ -46,7 +46,7 @@ def td_loss(
         losses = 0.5 * (prediction - goal) ** 2
     else:
         raise ValueError(f"kind must be 'huber' or 'mse', got {kind!r}")
-    return _weighted_mean(losses, valid, weights), (goal - prediction).detach()
+    return weighted_mean(losses, valid, weights), (goal - prediction).detach()
 
 
 def td_cross_entropy(
@@ -86,11 +86,20 @@ def td_cross_entropy(
     share = torch.where(valid, (target.detach() - low) / (high - low), 0.0).clamp(0.0, 1.0)
     losses = functional.binary_cross_entropy_with_logits(logits, share, reduction="none")
     errors = (high - low) * (share - logits.detach().sigmoid())
-    return _weighted_mean(torch.where(valid, losses, 0.0), valid, weights), torch.where(valid, errors, 0.0)
+    return weighted_mean(losses, valid, weights), torch.where(valid, errors, 0.0)
 
 
-def _weighted_mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean over the valid actions of losses (B, T), which are 0 elsewhere, times weights (B,) or (B, T)."""
+def weighted_mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean over the valid actions of losses times weights; what stands elsewhere does not count, even if it is NaN.
+
+    Args:
+        losses: Shape (B, T).
+        valid: Actions that count, bool, shape (B, T).
+        weights: Shape (B,) or (B, T), without a gradient; 1 if None.
+
+    Raises:
+        ValueError: If the weights have another shape.
+    """
     if weights is not None:
         if weights.shape == losses.shape[:1]:
             weights = weights.unsqueeze(1)
@@ -98,5 +107,5 @@ def _weighted_mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Ten
             raise ValueError(
                 f"weights must have shape {(losses.shape[0],)} or {tuple(losses.shape)}, got {tuple(weights.shape)}"
             )
-        losses = losses * weights
-    return losses.sum() / valid.sum().clamp(min=1)
+        losses = losses * weights.detach()
+    return torch.where(valid, losses, 0.0).sum() / valid.sum().clamp(min=1)

@@ -93,7 +93,7 @@ def test_soft_lambda_targets_by_hand():
     q_taken, values = torch.tensor([[0.2, 0.5, 0.7]]), torch.tensor([[0.1, 0.4, 0.9]])
 
     def targets(lambda_):
-        return objectives.soft_lambda_targets(rewards, valid, torch.tensor([True]), q_taken, values, 1.0, lambda_)
+        return objectives.soft_lambda_targets(rewards, valid, q_taken, values, 1.0, lambda_)
 
     assert targets(0.0).tolist() == [pytest.approx([0.4, 0.9, 1.0])]
     # At λ = 1 nothing is bootstrapped: what each action cost in divergence, Q − V, is taken off what it led to.
@@ -113,7 +113,7 @@ def test_optimal_values_are_a_fixed_point_whatever_acted():
             values = torch.stack([first_value, second_values[first]]).unsqueeze(0)
             for lambda_ in (0.0, 0.5, 1.0):
                 found = objectives.soft_lambda_targets(
-                    rewards, torch.ones(1, 2, dtype=torch.bool), torch.tensor([True]), q_taken, values, 1.0, lambda_
+                    rewards, torch.ones(1, 2, dtype=torch.bool), q_taken, values, 1.0, lambda_
                 )
                 assert torch.allclose(found, q_taken)
 
@@ -122,7 +122,7 @@ def test_padding_does_not_count():
     rewards = torch.tensor([[1.0, torch.nan]])
     valid = torch.tensor([[True, False]])
     nan = torch.tensor([[0.5, torch.nan]])
-    targets = objectives.soft_lambda_targets(rewards, valid, torch.tensor([True]), nan, nan, 1.0, 0.9)
+    targets = objectives.soft_lambda_targets(rewards, valid, nan, nan, 1.0, 0.9)
     assert targets.tolist() == [[1.0, 0.0]]
     loss = objectives.distribution_loss(torch.zeros(1, 2, 1), torch.tensor([[1.0, torch.nan]]), valid.float())
     assert loss == pytest.approx(np.log(2))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from textgym.env import TextGenEnv
 from textgym.task_encoder import TaskEncoder
 from textgym.tasks.base import Task
-from textgym.tasks.shaped import Shaped
+from textgym.tasks.shaped import unshaped
 
 _NAMED = 64  # tokens that a message to the writer names one by one
 _SHOWN = 300  # characters of an error
@@ -251,17 +251,11 @@ def _make(id_or_task: str | type[Task] | Task, kwargs: dict[str, Any]) -> TextGe
 
 
 def _replies(task: Task) -> bool:
-    return type(_inside(task)).reply is not Task.reply
-
-
-def _inside(task: Task) -> Task:
-    while isinstance(task, Shaped):
-        task = task.task
-    return task
+    return type(unshaped(task)).reply is not Task.reply
 
 
 def _instructions(task: Task, takes_turns: bool) -> str:
-    described = (type(_inside(task)).__doc__ or "").strip().partition("\n\n")[0]
+    described = (type(unshaped(task)).__doc__ or "").strip().partition("\n\n")[0]
     lines = [" ".join(described.split()), f"Write only {_symbols(task)}."]
     if takes_turns:
         lines.append(f"A message is one turn; {task.max_new_tokens} tokens are all there are.")

@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 from textgym.tasks.base import Episodes, Prompts, Replies, Task
 
 
+def unshaped(task: Task) -> Task:
+    """The task itself, without shaping around it."""
+    while isinstance(task, Shaped):
+        task = task.task
+    return task
+
+
 class Shaped(Task):
     """Potential-based shaping of a task that pays at the end alone (Ng, Harada and Russell 1999).
 

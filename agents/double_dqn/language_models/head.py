@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
@@ -70,9 +68,18 @@ class CandidateQNetwork(BasePolicy):
         """
         logits = self.logits(states)
         if self.n_bins == 1:
+            return self.mean_returns(logits)
+        return eta * (logits.log_softmax(dim=-1) + self._returns(logits) / eta).logsumexp(dim=-1)
+
+    def mean_returns(self, logits: Tensor) -> Tensor:
+        """Mean of the returns that logits stand for: ``(..., n_bins)`` → ``(...)``."""
+        if self.n_bins == 1:
             return logits.squeeze(-1).sigmoid()
-        returns = torch.linspace(0, 1, self.n_bins, device=logits.device)
-        return eta * (logits.log_softmax(dim=-1) + returns / eta).logsumexp(dim=-1)
+        return (logits.softmax(dim=-1) * self._returns(logits)).sum(dim=-1)
+
+    def _returns(self, logits: Tensor) -> Tensor:
+        """The return of each bin, (n_bins,)."""
+        return torch.linspace(0, 1, self.n_bins, device=logits.device)
 
     def forward(self, obs: PyTorchObs) -> Tensor:
         """Not for whole observations, which the language model has to read first.
@@ -84,6 +91,3 @@ class CandidateQNetwork(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
         return self(observation)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters()

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.targets import q_lambda_targets, td_cross_entropy
+from agents.targets.losses import weighted_mean
+
 OBJECTIVES = ("soft_q", "qsharp")
 
 
@@ -44,7 +47,6 @@ def divergence(policy: Tensor, log_prior: Tensor, mass: Tensor) -> Tensor:
 def soft_lambda_targets(
     rewards: Tensor,
     valid: Tensor,
-    terminated: Tensor,
     q_taken: Tensor,
     values: Tensor,
     gamma: float,
@@ -54,12 +56,12 @@ def soft_lambda_targets(
 
     For the optimal values, V(s) = Q(s, a) − η·log(π*(a|s)/π₀(a|s)) for *every* action a, so what follows can be read
     off any path: G_t = r_t + γ·[(1 − λ)·V_{t+1} + λ·(G_{t+1} − (Q_{t+1} − V_{t+1}))] (path consistency,
-    arXiv:1702.08892). At λ = 0 it bootstraps after one step, at 1 at the end of the episode.
+    arXiv:1702.08892): Q(λ) in which each later action has to pay what it departs from the model. At λ = 0 it bootstraps
+    after one step, at 1 at the end of the episode. Nothing is worth anything after the last action, truncated or not.
 
     Args:
         rewards: Rewards, shape ``(B, T)``.
         valid: Actions that were taken, bool, shape ``(B, T)``.
-        terminated: Whether nothing follows the last action, bool, shape ``(B,)``; a truncated episode counts as one.
         q_taken: Target network's values of the actions taken, shape ``(B, T)``.
         values: Its soft values of the states acted in, shape ``(B, T)``.
         gamma: Discount a token, in [0, 1].
@@ -68,15 +70,11 @@ def soft_lambda_targets(
     Returns:
         Targets, shape ``(B, T)``, without a gradient.
     """
-    length = rewards.shape[1]
-    last = torch.arange(length, device=rewards.device) == valid.sum(dim=1, keepdim=True) - 1
-    targets = torch.zeros_like(rewards)
-    following = torch.zeros_like(rewards[:, 0])
-    for t in reversed(range(length)):
-        targets[:, t] = rewards[:, t] + gamma * torch.where(last[:, t], 0.0, following)
-        consistent = targets[:, t] - (q_taken[:, t] - values[:, t])
-        following = (1 - lambda_) * values[:, t] + lambda_ * consistent
-    return torch.where(valid, targets, 0.0).detach()
+    follows = F.pad(valid[:, 1:], (0, 1))
+    departures = torch.where(follows, F.pad((q_taken - values)[:, 1:], (0, 1)), 0.0)
+    paid = rewards - gamma * lambda_ * departures
+    ended = torch.ones_like(valid[:, 0])
+    return q_lambda_targets(paid, F.pad(values[:, 1:], (0, 1)), valid, ended, gamma, lambda_)
 
 
 def from_the_prior(log_ratios: Tensor, valid: Tensor) -> Tensor:
@@ -102,14 +100,12 @@ def distribution_loss(logits: Tensor, goals: Tensor, weights: Tensor) -> Tensor:
         goals: Returns, in [0, 1], shape ``(B, T)``; between two bins they are split (two-hot, arXiv:1707.06887).
         weights: Not negative, shape ``(B, T)``; entries of weight 0 do not count, even if they are NaN.
     """
-    goals = torch.where(weights > 0, goals, 0.0).clamp(0, 1)
+    counts = weights > 0
     if logits.shape[-1] == 1:
-        losses = F.binary_cross_entropy_with_logits(logits.squeeze(-1), goals, reduction="none")
-    else:
-        place = goals * (logits.shape[-1] - 1)
-        below = place.floor().clamp(max=logits.shape[-1] - 2).long()
-        upper = (place - below).unsqueeze(-1)
-        log_probs = logits.log_softmax(dim=-1)
-        pair = log_probs.gather(-1, torch.stack([below, below + 1], dim=-1))
-        losses = -(pair * torch.cat([1 - upper, upper], dim=-1)).sum(dim=-1)
-    return (losses * weights).sum() / weights.gt(0).sum().clamp(min=1)
+        return td_cross_entropy(logits.squeeze(-1), goals, counts, weights)[0]
+    place = torch.where(counts, goals, 0.0).clamp(0, 1) * (logits.shape[-1] - 1)
+    below = place.floor().clamp(max=logits.shape[-1] - 2).long()
+    upper = (place - below).unsqueeze(-1)
+    pair = logits.log_softmax(dim=-1).gather(-1, torch.stack([below, below + 1], dim=-1))
+    losses = -(pair * torch.cat([1 - upper, upper], dim=-1)).sum(dim=-1)
+    return weighted_mean(losses, counts, weights)

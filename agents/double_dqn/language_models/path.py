@@ -167,23 +167,19 @@ class LanguageModelPath(SequencePath):
                 goals = objectives.soft_lambda_targets(
                     episodes.rewards,
                     episodes.valid,
-                    episodes.terminated,
                     q_target.gather(-1, chosen).squeeze(-1),
                     values,
                     self.model.gamma,
                     policy.lambda_,
                 )
             counts = episodes.valid
-            predicted = taken.squeeze(-1).sigmoid()
         else:
             goals = targets.monte_carlo_returns(episodes.rewards, episodes.valid, self.model.gamma)
             counts = objectives.from_the_prior(batch.log_ratios, episodes.valid)
-            returns = torch.linspace(0, 1, policy.n_bins, device=taken.device)
-            predicted = (taken.softmax(dim=-1) * returns).sum(dim=-1)
         loss = objectives.distribution_loss(taken, goals, counts * episodes.weights.unsqueeze(1))
-        errors = torch.where(counts, goals - predicted.detach(), 0.0)
+        q_values = policy.q_net.mean_returns(taken.detach())
+        errors = torch.where(counts, goals - q_values, 0.0)
         n_valid = counts.sum().clamp(min=1)
-        q_values = predicted.detach()
         return Loss(
             loss,
             errors.abs().sum() / n_valid,

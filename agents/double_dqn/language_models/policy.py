@@ -15,7 +15,7 @@ from agents.double_dqn.language_models.head import CandidateQNetwork
 from agents.double_dqn.language_models.objectives import OBJECTIVES
 from agents.double_dqn.language_models.reader import Reader
 from agents.pruning.language_model import load_language_model
-from textgym.checks import check_at_least, check_range
+from textgym.checks import check_at_least, check_positive, check_range
 from textgym.language_models import HuggingFaceLM
 from textgym.spaces import TokenSequence
 
@@ -78,12 +78,10 @@ class LanguageModelPolicy(DQNPolicy):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
         for name, value in (("lambda_", lambda_), ("guided", guided)):
             check_range(name, value, 0, 1)
-        if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 < eta < float("inf"):
-            raise ValueError(f"eta must be a finite number above 0, got {eta!r}")
         self.candidates = check_at_least("candidates", candidates, 2)
         self.n_bins = check_at_least("n_bins", n_bins, 2) if objective == "qsharp" else 1
         self.width = check_at_least("width", width, 1)
-        self.eta, self.objective, self.lambda_, self.guided = float(eta), objective, lambda_, guided
+        self.eta, self.objective, self.lambda_, self.guided = check_positive("eta", eta), objective, lambda_, guided
         super().__init__(
             observation_space,
             action_space,

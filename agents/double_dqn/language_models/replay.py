@@ -86,8 +86,8 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
             history, self._open[row] = self._open[row], []
             columns = (np.stack(column) for column in zip(*history, strict=True))
             self._states[first + number] = dict(zip(_COLUMNS, columns, strict=True))
-        for old in [number for number in self._states if number < self._store.first_id]:
-            del self._states[old]
+        while self._states and (oldest := next(iter(self._states))) < self._store.first_id:
+            del self._states[oldest]
 
     def sample_states(self, batch_size: int, env: VecNormalize | None = None, beta: float | None = None) -> StatesBatch:
         """Draw episodes as :meth:`sample` does, with their states."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from agents.double_dqn.language_models.objectives import policy_log_probs
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import States
 
@@ -57,8 +58,8 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
         best, tokens = log_probs.topk(min(policy.candidates, scores.shape[-1]), dim=-1)
         states = States(hidden[:, -1].float().to(network.device), tokens.to(network.device), best.to(network.device))
         with torch.no_grad():
-            guided = states.prior() + strength * network.q_values(states, policy.eta) / policy.eta
-        steered = states.mass.log().unsqueeze(-1) + guided.log_softmax(dim=-1)
+            values = strength * network.q_values(states, policy.eta)
+        steered = states.mass.log().unsqueeze(-1) + policy_log_probs(values, states.prior(), policy.eta)
         return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability
 
     generate = lm.generate
