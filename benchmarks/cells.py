@@ -25,7 +25,8 @@ class Cell:
         agent_kwargs: Arguments of the agent's constructor that differ from the benchmark's; plain JSON values.
         budget_steps: Most environment steps (≥ 1); None for the agent's own default, see
             :func:`benchmarks.baselines.default_steps`.
-        budget_seconds: Most seconds of training, evaluations not counted (> 0); None for no limit.
+        budget_seconds: Most seconds of processor time in training, on one thread, evaluations not counted (> 0);
+            None for no limit.
         evaluations: Evaluations spread evenly over the budget, beside one before the first step (≥ 1).
         eval_episodes: Episodes in an evaluation (≥ 1).
     """

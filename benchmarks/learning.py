@@ -34,6 +34,9 @@ def evaluate(model: BaseAlgorithm, cell: Cell) -> float:
 class LearningCurve(BaseCallback):
     """Evaluates as the budget is used up, and stops the training when its seconds are over.
 
+    Seconds are those of the processor: on one thread they are those of a clock on a machine that does nothing else, and
+    a machine that is shared takes none of them away.
+
     Where the budget is seconds alone, nobody knows the number of steps, so schedules of off-policy agents (exploration,
     the exponent of prioritized replay) follow the clock: SB3 measures them against the total that is estimated here.
     Such runs are also evaluated at :data:`FIRST_MILESTONE` steps and whenever that number has doubled, so that agents
@@ -44,8 +47,8 @@ class LearningCurve(BaseCallback):
         steps: Its environment steps.
 
     Attributes:
-        points: ``[environment steps, seconds of training, mean return]`` of each evaluation.
-        evaluation_seconds: Time spent on evaluations; it is not in the seconds of training.
+        points: ``[environment steps, processor seconds of training, mean return]`` of each evaluation.
+        evaluation_seconds: Processor time spent on evaluations; it is not in the seconds of training.
     """
 
     def __init__(self, cell: Cell, steps: int) -> None:
@@ -60,16 +63,16 @@ class LearningCurve(BaseCallback):
 
     def seconds(self) -> float:
         """Seconds of training so far."""
-        return time.perf_counter() - self._started - self.evaluation_seconds
+        return time.process_time() - self._started - self.evaluation_seconds
 
     def record(self) -> None:
         """Evaluate now."""
-        seconds, started = self.seconds(), time.perf_counter()
+        seconds, started = self.seconds(), time.process_time()
         self.points.append((self.model.num_timesteps, seconds, evaluate(self.model, self.cell)))
-        self.evaluation_seconds += time.perf_counter() - started
+        self.evaluation_seconds += time.process_time() - started
 
     def _on_training_start(self) -> None:
-        self._started = time.perf_counter()
+        self._started = time.process_time()
         self.record()
 
     def _on_step(self) -> bool:
