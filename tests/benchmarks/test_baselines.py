@@ -99,8 +99,6 @@ def test_no_agent_of_the_table_has_help_that_others_lack() -> None:
         found = [cell for cell in SWEEPS["table"] if cell.agent == agent]
         pairs = {(cell.task, cell.seed) for cell in found}
         assert pairs == {(task, seed) for task in TABLE_TASKS for seed in TABLE_SEEDS}
-            (task, seed) for task in TABLE_TASKS for seed in TABLE_SEEDS
-        }
         same = Cell("", "", 0, budget_seconds=TABLE_SECONDS, evaluations=10)
         assert all(replace(cell, agent="", task="", seed=0, agent_kwargs={}) == same for cell in found)
     assert {group_of(task) for task in TABLE_TASKS} == set(GROUPS) - {"planning"}  # which came later
