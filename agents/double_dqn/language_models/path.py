@@ -24,6 +24,7 @@ from agents.replay.episodes import sequence_priorities
 class LanguageModelPath(SequencePath):
     """Reads each token once while it acts, stores what the model said, and learns from that alone."""
 
+    name = "language_models"
     acts_from_start = True
 
     def __init__(self, model: LearningAgent) -> None:
