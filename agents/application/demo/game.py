@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents.application.report.html import shown
+from agents.application.visible import shown
 from textgym import Task, sequence_lengths
 
 

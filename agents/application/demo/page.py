@@ -4,6 +4,7 @@
 # seconds and belongs to an extra.
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib.resources import files
@@ -24,7 +25,9 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
 )
 """A browser asks nothing of any other machine: https://developer.mozilla.org/docs/Web/HTTP/CSP."""
-_BASELINES = [("the best legal token", "best"), ("the mean legal token", "mean")]
+_BASELINES = [("the mean legal token", "mean"), ("the best legal token", "best")]
+_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_FOCUS = "() => document.querySelector('#search input')?.focus()"  # so that one can go on typing
 _LOCK = threading.Lock()
 
 
@@ -44,7 +47,8 @@ def open_page(paths: Sequence[Path], port: int | None = None, browser: bool = Tr
     blocks, address = serve(agents, port, browser)
     print(f"{address} shows the page, to this machine alone; Ctrl-C ends it", flush=True)
     try:
-        blocks.block_thread()
+        while True:
+            time.sleep(60)
     finally:
         blocks.close(verbose=False)
 
@@ -131,7 +135,7 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
     first = writers[0].env_id if writers else FIRST_TASK
     game = gr.State(Game(first or FIRST_TASK, 0))
     with gr.Row():
-        task = gr.Dropdown(env_ids(), value=first, label="Task", scale=3, elem_id="task")
+        task = gr.Dropdown(env_ids(), value=first, label="Task", scale=3, min_width=280, elem_id="task")
         seed = gr.Number(0, label="Seed of the prompt", precision=0, minimum=0, scale=1, elem_id="seed")
     board = gr.HTML(elem_id="board")
     buttons = gr.HTML(elem_id="legal", js_on_load=_file("page.js"))
@@ -173,12 +177,13 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
     def step_back(now: Game) -> list[Any]:
         return show(undo(now))
 
-    fast = {"show_progress": "hidden", "api_visibility": "private"}
-    gr.on([blocks.load, task.input, seed.submit, seed.blur], start, [task, seed], shown, **fast)
-    buttons.select(press, game, shown, **fast)
-    search.input(find, [game, search], shown, **fast)
-    gr.on([back.click, buttons.delete], step_back, game, shown, **fast)
-    again.click(next_episode, [task, seed], [seed, *shown], **fast)
+    gr.on([blocks.load, task.input, seed.input], start, [task, seed], shown, **_EVENT, trigger_mode="always_last")
+    # Several at once wait for their turn, so that no letter of a fast typist is lost.
+    each = _EVENT | {"trigger_mode": "multiple", "concurrency_id": "game"}
+    buttons.select(press, game, shown, **each)
+    search.input(find, [game, search], shown, **each).then(None, js=_FOCUS)
+    gr.on([back.click, buttons.delete], step_back, game, shown, **each)
+    again.click(next_episode, [task, seed], [seed, *shown], **each)
 
 
 def _watch_tab(blocks: Any, agents: Sequence[Agent]) -> None:
@@ -186,10 +191,10 @@ def _watch_tab(blocks: Any, agents: Sequence[Agent]) -> None:
 
     with gr.Row():
         seed = gr.Number(agents[0].seed, label="Seed of the prompt", precision=0, minimum=0)
-        baseline = gr.Radio(_BASELINES, value="best", label="Advantage over")
-        slips = gr.Checkbox(False, label="with random slips", info="Some tokens are drawn at random.")
-    with gr.Row():
-        texts = [gr.HTML(min_width=320) for _ in agents]
+        baseline = gr.Radio(_BASELINES, value="mean", label="Advantage over", min_width=280)
+        slips = gr.Checkbox(False, label="with random slips", info="Some tokens are drawn at random.", min_width=200)
+    with gr.Row(elem_classes="tg-columns"):
+        texts = [gr.HTML() for _ in agents]
     again = gr.Button("Next prompt", variant="primary")
 
     @_one_at_a_time
@@ -201,10 +206,10 @@ def _watch_tab(blocks: Any, agents: Sequence[Agent]) -> None:
     def following(number: float | None) -> int:
         return int(number or 0) + 1
 
-    fast = {"show_progress": "hidden", "api_visibility": "private"}
     inputs = [seed, baseline, slips]
-    gr.on([blocks.load, seed.submit, seed.blur, baseline.input, slips.input], show, inputs, texts, **fast)
-    again.click(following, seed, seed, **fast).then(show, inputs, texts, **fast)
+    events = [blocks.load, seed.input, baseline.input, slips.input]
+    gr.on(events, show, inputs, texts, **_EVENT, trigger_mode="always_last")
+    again.click(following, seed, seed, **_EVENT).then(show, inputs, texts, **_EVENT)
 
 
 def _steer_tab(agent: Agent) -> None:
@@ -212,16 +217,18 @@ def _steer_tab(agent: Agent) -> None:
 
     from agents.application.demo import steer
 
-    prompt = gr.Textbox(label="Your prompt", lines=2, submit_btn="Write", elem_id="prompt")
+    prompt = gr.Textbox(label="Your prompt", lines=1, max_lines=1, submit_btn="Write", elem_id="prompt")
     with gr.Row():
-        strength = gr.Slider(0, 5, value=1, step=0.1, label="Strength of the values (0 is the model alone)")
-        length = gr.Slider(1, 128, value=24, step=1, label="Tokens at most")
+        strength = gr.Slider(
+            *(0, 5), value=1, step=0.1, label="Strength", info="0 is the model alone.", min_width=280, elem_id="strength"
+        )
+        length = gr.Slider(1, 128, value=24, step=1, label="Tokens", info="At most.", min_width=280)
     with gr.Row():
         drawn = gr.Checkbox(False, label="draw the tokens", info="Otherwise the likeliest one each time.")
         seed = gr.Number(0, label="Seed of the drawing", precision=0, minimum=0)
-        baseline = gr.Radio(_BASELINES, value="best", label="Advantage over")
-    with gr.Row():
-        texts = [gr.HTML(min_width=320, elem_id=name) for name in ("steered", "alone")]
+        baseline = gr.Radio(_BASELINES, value="mean", label="Advantage over", min_width=280)
+    with gr.Row(elem_classes="tg-columns"):
+        texts = [gr.HTML(elem_id=name) for name in ("steered", "alone")]
 
     @_one_at_a_time
     def show(
@@ -235,9 +242,9 @@ def _steer_tab(agent: Agent) -> None:
             views.continued(alone, "The model alone", over),
         ]
 
-    fast = {"show_progress": "minimal", "api_visibility": "private"}
-    events = [prompt.submit, strength.release, length.release, drawn.input, seed.submit, seed.blur, baseline.input]
-    gr.on(events, show, [prompt, strength, length, drawn, seed, baseline], texts, **fast)
+    events = [prompt.submit, strength.release, length.release, drawn.input, seed.input, baseline.input]
+    inputs = [prompt, strength, length, drawn, seed, baseline]
+    gr.on(events, show, inputs, texts, **_EVENT, trigger_mode="always_last")
 
 
 def _one_at_a_time(handler: Callable[..., Any]) -> Callable[..., Any]:

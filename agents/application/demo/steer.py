@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from agents.application.report.html import shown
 from agents.application.report.tokens import step_values
+from agents.application.visible import shown
 from agents.double_dqn.language_models import LanguageModelPolicy
 from agents.double_dqn.language_models.objectives import divergence, policy_log_probs
 

@@ -15,7 +15,6 @@ from agents.application.report.charts import COLOURS, Chart, Style, Table
 
 MOST_SHOWN = 6
 """Figures of a grid that are there from the start."""
-_NAMES = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 def page(title: str, lede: str, sections: Sequence[tuple[str, str, str]], tiles: str = "", footer: str = "") -> str:
@@ -207,11 +206,6 @@ def token_view(key: str, episodes: Sequence[Mapping[str, Any]]) -> str:
         "<noscript><p>The token view needs JavaScript.</p></noscript>"
         f'<script type="application/json" id="{escape(source)}">{json_for_script(episodes)}</script></div>'
     )
-
-
-def shown(text: str) -> str:
-    """A text with its invisible characters made visible, where it consists of nothing else."""
-    return text if text.strip() else "".join(_NAMES.get(letter, letter) for letter in text)
 
 
 def json_for_script(value: Any) -> str:

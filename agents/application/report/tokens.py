@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.application.report.html import shown
+from agents.application.visible import shown
 from agents.double_dqn import DoubleDQN
 from agents.vec_env import TextGenVecEnv, action_masks
 from textgym import Task, TokenSequence, sequence_lengths
