@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -237,7 +238,7 @@ def test_chips_carry_what_the_report_computed(runs):
 
 def test_colours_follow_signs_and_sizes():
     chips = [views.Chip("a", 0.2), views.Chip("b", -0.1), views.Chip("c", 0.0), views.Chip("d", None)]
-    found = re.findall(r'class="tg-token([^"]*)".*?--share:([\d.]+).*?<small>(.*?)</small>', views.tokens(chips, "x"))
+    found = re.findall(r'class="tg-token((?: [^"]*)?)".*?--share:([\d.]+).*?<small>(.*?)</small>', views.tokens(chips, "x"))
     assert found == [(" tg-warm", "1.00", "+0.200"), (" tg-cold", "0.50", "−0.100"), ("", "0.00", "0.000")] + [
         ("", "0.00", "–")
     ]
@@ -253,7 +254,10 @@ def test_few_tokens_are_buttons_and_many_are_searched():
     place = position(Game(ENV, 0))
     assert views.legal_tokens(place).count("data-token") == len(place.legal)
     many = position(Game("TextGen/Summary-v0", 0))
-    assert len(many.legal) > views.MOST_BUTTONS and "search" in views.legal_tokens(many)
+    assert len(many.legal) > views.MOST_BUTTONS
+    assert views.legal_tokens(many).count("<option") == len(many.legal) and "<button" not in views.legal_tokens(many)
+    twins = replace(many, legal=(*((token, "x") for token in range(60)), (60, "y")))
+    assert 'value="x (59)"' in views.legal_tokens(twins) and 'value="y"' in views.legal_tokens(twins)
 
 
 def test_words_from_data_are_escaped():
@@ -351,17 +355,29 @@ def test_browser_plays_by_mouse_and_keys(opened):
 
 def test_browser_searches_a_large_vocabulary(opened):
     choose_task(opened, "TextGen/Summary-v0")
-    many = position(Game("TextGen/Summary-v0", 0))
-    wait(opened, lambda: seen(opened, "#search input"))
-    box = seen(opened, "#search input")[0]
-    word = many.legal[3][1]
-    box.click()
-    box.send_keys(word)
-    wait(opened, lambda: seen(opened, "[role=option]"))
-    chosen = next(one for one in seen(opened, "[role=option]") if one.text.split()[-1] == word)
-    chosen.click()
-    wait(opened, lambda: text_of(opened) == word)
-    wait(opened, lambda: opened.switch_to.active_element == css(opened, "#search input")[0])  # to go on typing
+    wait(opened, lambda: seen(opened, "#legal input"))
+    words = [text for _, text in position(Game("TextGen/Summary-v0", 0)).legal]
+    opened.execute_script("document.querySelector('#legal input').focus()")
+
+    def enter(*keys):
+        opened.switch_to.active_element.send_keys(*keys)
+
+    enter(words[3], ENTER)
+    wait(opened, lambda: text_of(opened) == words[3])
+    wait(opened, lambda: opened.switch_to.active_element.tag_name == "input")  # to go on typing
+    enter("no such word", ENTER)
+    wait(opened, lambda: seen(opened, "#legal input[aria-invalid=true]"))
+    enter(CONTROL + "a" + "\ue000", words[5], ENTER)
+    wait(opened, lambda: text_of(opened) == f"{words[3]} {words[5]}")
+    wait(opened, lambda: opened.switch_to.active_element.tag_name == "input")
+    enter(BACKSPACE)
+    wait(opened, lambda: text_of(opened) == words[3])
+    opened.execute_script(  # as a browser tells that a suggestion was chosen
+        "const field = document.querySelector('#legal input'); field.value = arguments[0];"
+        "field.dispatchEvent(new InputEvent('input', {bubbles: true, inputType: 'insertReplacementText'}))",
+        words[7],
+    )
+    wait(opened, lambda: text_of(opened) == f"{words[3]} {words[7]}")
 
 
 def test_browser_watches_an_agent(opened, runs):

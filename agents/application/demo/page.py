@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.application.demo import views
-from agents.application.demo.game import Game, Position, position, take, undo
+from agents.application.demo.game import Game, position, take, undo
 from agents.application.demo.watch import Agent, load_agents, write
 from agents.saving.arguments import one_line
 from agents.saving.files import CommandError
@@ -27,7 +27,6 @@ _POLICY = (
 """A browser asks nothing of any other machine: https://developer.mozilla.org/docs/Web/HTTP/CSP."""
 _BASELINES = [("the mean legal token", "mean"), ("the best legal token", "best")]
 _EVENT: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-_FOCUS = "() => document.querySelector('#search input')?.focus()"  # so that one can go on typing
 _LOCK = threading.Lock()
 
 
@@ -139,22 +138,14 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
         seed = gr.Number(0, label="Seed of the prompt", precision=0, minimum=0, scale=1, elem_id="seed")
     board = gr.HTML(elem_id="board")
     buttons = gr.HTML(elem_id="legal", js_on_load=_file("page.js"))
-    search = gr.Dropdown([], label="Next token", visible=False, elem_id="search", info="Type to search, Enter to take.")
     with gr.Row():
         back = gr.Button("Undo", elem_id="undo")
         again = gr.Button("New episode", variant="primary", elem_id="new")
-    shown = [game, board, buttons, search]
+    shown = [game, board, buttons]
 
     def show(now: Game) -> list[Any]:
-        place: Position = position(now)
-        many = not place.ended and len(place.legal) > views.MOST_BUTTONS
-        choices = [(text, token) for token, text in place.legal] if many else []
-        return [
-            now,
-            views.board(place),
-            views.legal_tokens(place),
-            gr.Dropdown(choices=choices, value=None, visible=many),
-        ]
+        place = position(now)
+        return [now, views.board(place), views.legal_tokens(place)]
 
     @_one_at_a_time
     def start(env_id: str, number: float | None) -> list[Any]:
@@ -170,10 +161,6 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
         return show(take(now, event.token))
 
     @_one_at_a_time
-    def find(now: Game, token: int | None) -> list[Any]:
-        return show(now if token is None else take(now, token))
-
-    @_one_at_a_time
     def step_back(now: Game) -> list[Any]:
         return show(undo(now))
 
@@ -181,7 +168,6 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
     # Several at once wait for their turn, so that no letter of a fast typist is lost.
     each = _EVENT | {"trigger_mode": "multiple", "concurrency_id": "game"}
     buttons.select(press, game, shown, **each)
-    search.input(find, [game, search], shown, **each).then(None, js=_FOCUS)
     gr.on([back.click, buttons.delete], step_back, game, shown, **each)
     again.click(next_episode, [task, seed], [seed, *shown], **each)
 
@@ -242,7 +228,7 @@ def _steer_tab(agent: Agent) -> None:
             views.continued(alone, "The model alone", over),
         ]
 
-    events = [prompt.submit, strength.release, length.release, drawn.input, seed.input, baseline.input]
+    events = [prompt.submit, strength.change, length.change, drawn.input, seed.input, baseline.input]
     inputs = [prompt, strength, length, drawn, seed, baseline]
     gr.on(events, show, inputs, texts, **_EVENT, trigger_mode="always_last")
 

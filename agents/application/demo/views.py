@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 Baseline = Literal["best", "mean"]
 MOST_BUTTONS = 60
-"""Legal tokens that are shown as buttons; more are searched."""
+"""Legal tokens that are shown as buttons; where there are more, a field searches them."""
 
 
 @dataclass(frozen=True)
@@ -153,16 +154,30 @@ def board(position: Position) -> str:
 
 
 def legal_tokens(position: Position) -> str:
-    """A button for each legal token; a sentence where the episode is over or there are too many."""
+    """A button for each legal token, or a field to search many; a sentence where the episode is over."""
     if position.ended:
         return f'<p class="tg-note tg-end">The episode is over: return {number(position.total)}.</p>'
     if len(position.legal) > MOST_BUTTONS:
-        return f'<p class="tg-note">{len(position.legal):,} tokens are legal: search for one.</p>'
+        return _search(position.legal)
     buttons = "".join(
         f'<button type="button" data-token="{token}" title="token {token}"><bdi>{escape(text)}</bdi></button>'
         for token, text in position.legal
     )
     return f'<div class="tg-legal" role="group" aria-label="Legal tokens">{buttons}</div>'
+
+
+def _search(legal: Sequence[tuple[int, str]]) -> str:
+    """A field that suggests tokens; those with the same text are told apart by their numbers."""
+    times = Counter(text for _, text in legal)
+    options = "".join(
+        f'<option data-token="{token}" value="{escape(text if times[text] == 1 else f"{text} ({token})")}"></option>'
+        for token, text in legal
+    )
+    return (
+        f'<label class="tg-search">Next token, one of {len(legal):,}<input type="text" list="tg-words" autocomplete="off" '
+        'autocapitalize="off" spellcheck="false" placeholder="Type to search, Enter takes it">'
+        f'<datalist id="tg-words">{options}</datalist></label>'
+    )
 
 
 def written(episode: Episode, name: str, baseline: Baseline = "best") -> str:

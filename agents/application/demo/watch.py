@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.application.run_folder import CHECKPOINTS, MODEL, MODEL_FOLDER, find_model
+from agents.application.run_folder import CONFIG, find_model
 from agents.saving.arguments import checked_env_id, make_env
 from agents.saving.files import CommandError
 
@@ -119,6 +119,5 @@ def write(agent: Agent, seed: int, slips: bool = False) -> Episode:
 
 def _name(model_path: Path) -> str:
     """The run's name, or the model's own."""
-    inside = model_path.name in (MODEL, MODEL_FOLDER)
-    folder = model_path.parent.parent if model_path.parent.name == CHECKPOINTS else model_path.parent
-    return (folder if inside or model_path.parent.name == CHECKPOINTS else model_path).resolve().name
+    runs = (model_path.parent, model_path.parent.parent)  # of an exported model and of a checkpoint
+    return next((folder for folder in runs if (folder / CONFIG).is_file()), model_path).resolve().name
