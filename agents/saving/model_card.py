@@ -127,13 +127,15 @@ def _scores(scores: Scores | None) -> str:
         *(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" for name, value, (low, high) in rows),
     ]
     known = scores.references
-    return "\n".join(lines) + (
-        f"\n\nGreedy, {scores.episodes:,} episodes on fresh seeds, {scores.mean_length:.1f} tokens on average."
-    ) + (
-        ""
-        if known is None
-        else f" References: random {known['random']:.3f}, blind to the prompt {known['blind']:.3f}, best known "
-        f"{known['best']:.3f}; the normalised score is 0 at random and 1 at the best known."
+    return (
+        "\n".join(lines)
+        + (f"\n\nGreedy, {scores.episodes:,} episodes on fresh seeds, {scores.mean_length:.1f} tokens on average.")
+        + (
+            ""
+            if known is None
+            else f" References: random {known['random']:.3f}, blind to the prompt {known['blind']:.3f}, best known "
+            f"{known['best']:.3f}; the normalised score is 0 at random and 1 at the best known."
+        )
     )
 
 

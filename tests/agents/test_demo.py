@@ -33,15 +33,16 @@ WORDS = ("good", "bad", "day", "food", "the", "<eos>")
 ENTER, BACKSPACE, RIGHT, CONTROL = "\ue007", "\ue003", "\ue014", "\ue009"
 
 
-def train_run(folder, env_id=ENV, **env_args):
-    agent = {"policy_kwargs": {"features_dim": 16, "n_layers": 1, "n_heads": 2}, "learning_starts": 50}
-    return train(resolve_settings(env_id, env_args=env_args, agent=agent, steps=160, n_envs=8), folder).folder
+TINY = {"policy_kwargs": {"features_dim": 16, "n_layers": 1, "n_heads": 2}, "learning_starts": 50}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    """A run, and its model on its own."""
     folder = tmp_path_factory.mktemp("runs")
-    return [train_run(folder / "first", **ENV_ARGS), train_run(folder / "second", **ENV_ARGS)]
+    settings = resolve_settings(ENV, env_args=ENV_ARGS, agent=TINY, steps=160, n_envs=8)
+    first = train(settings, folder / "first").folder
+    return [first, export(first, folder / "second")]
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +126,9 @@ def test_games_that_cannot_be():
 # ------------------------------------------------------------------------------------------------ agents
 
 
-def test_agents_are_loaded_from_runs_and_models(runs, tmp_path):
-    model = export(runs[0], tmp_path / "model")
-    one, two = load_agents([runs[0], model])
-    assert (one.name, two.name) == ("first", "model") and one.seed == two.seed >= 10_000
+def test_agents_are_loaded_from_runs_and_models(runs):
+    one, two = load_agents(runs)
+    assert (one.name, two.name) == ("first", "second") and one.seed == two.seed >= 10_000
     assert write(one, 7).prompt == write(two, 7).prompt
     assert write(one, 7).steps == write(two, 7).steps
     assert load_agents([]) == []
@@ -154,13 +154,15 @@ def test_agents_that_cannot_be_shown(runs, tmp_path, textgym):
     assert code == 2 and "RUN_OR_MODEL must be given at most twice, got 3" in err and err.count("\n") == 1
     code, _, err = textgym("demo", tmp_path / "nowhere")
     assert code == 2 and "which does not exist" in err
-    other = load_agents([train_run(tmp_path / "other", length=2, vocab_size=5)])
+    arguments = {"length": 2, "vocab_size": 5}
+    model = DoubleDQN("PerformerPolicy", make_vec_env(ENV, 1, env_kwargs=arguments), **TINY)
+    other = Agent("other", model, ENV, arguments)
     with pytest.raises(CommandError, match="must be of the first one's environment, TextGen/Reverse-v0 .*'length': 3"):
-        checked([*load_agents(runs[:1]), *other])
+        checked([*load_agents(runs[:1]), other])
     with pytest.raises(CommandError, match="must be a model whose environment is known, got other"):
-        checked([Agent("other", other[0].model)])
+        checked([Agent("other", model)])
     with pytest.raises(CommandError, match=r"the model other must fit TextGen/Copy-v0, got TokenSequence"):
-        checked([Agent("other", other[0].model, "TextGen/Copy-v0")])
+        checked([Agent("other", model, "TextGen/Copy-v0")])
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch):
@@ -238,7 +240,9 @@ def test_chips_carry_what_the_report_computed(runs):
 
 def test_colours_follow_signs_and_sizes():
     chips = [views.Chip("a", 0.2), views.Chip("b", -0.1), views.Chip("c", 0.0), views.Chip("d", None)]
-    found = re.findall(r'class="tg-token((?: [^"]*)?)".*?--share:([\d.]+).*?<small>(.*?)</small>', views.tokens(chips, "x"))
+    found = re.findall(
+        r'class="tg-token((?: [^"]*)?)".*?--share:([\d.]+).*?<small>(.*?)</small>', views.tokens(chips, "x")
+    )
     assert found == [(" tg-warm", "1.00", "+0.200"), (" tg-cold", "0.50", "−0.100"), ("", "0.00", "0.000")] + [
         ("", "0.00", "–")
     ]
@@ -420,16 +424,15 @@ def test_browser_steers_a_language_model(opened, steered):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_browser_on_a_phone_and_in_the_dark(opened, address, scheme):
-    resize(opened, 390, scheme, 844)
-    opened.get(address)
-    wait(opened, lambda: seen(opened, ".tg-legal button"))
-    tabs = [tab.text for tab in css(opened, "button[role=tab]") if tab.text]
-    for name in tabs:
-        open_tab(opened, name)
-        wait(opened, lambda: seen(opened, ".tg-card, #prompt"))
-        assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
-    ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+def test_browser_on_a_phone_and_in_the_dark(browser, address, scheme):
+    resize(browser, 390, scheme, 844)
+    browser.get(address)
+    wait(browser, lambda: seen(browser, ".tg-legal button"))
+    for name in ("Watch", "Side by side", "Steer"):
+        open_tab(browser, name)
+        wait(browser, lambda: seen(browser, ".tg-card, #prompt"))
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (np.mean([int(part) for part in re.findall(r"\d+", ground)[:3]]) < 64) == (scheme == "dark")
 
 

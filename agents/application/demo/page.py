@@ -124,7 +124,9 @@ def build(agents: Sequence[Agent] = ()) -> Any:
             with gr.Tab("Steer" if len(steering) == 1 else f"Steer {agent.name}"):
                 _steer_tab(agent)
         if not agents:
-            gr.HTML('<p class="tg-note">“textgym demo RUN” shows what a trained agent writes; two runs, both of them.</p>')
+            gr.HTML(
+                '<p class="tg-note">“textgym demo RUN” shows what a trained agent writes; two runs, both of them.</p>'
+            )
     return blocks
 
 
@@ -175,10 +177,10 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
 def _watch_tab(blocks: Any, agents: Sequence[Agent]) -> None:
     import gradio as gr
 
-    with gr.Row():
+    with gr.Row(elem_classes="tg-columns"):
         seed = gr.Number(agents[0].seed, label="Seed of the prompt", precision=0, minimum=0)
         baseline = gr.Radio(_BASELINES, value="mean", label="Advantage over", min_width=280)
-        slips = gr.Checkbox(False, label="with random slips", info="Some tokens are drawn at random.", min_width=200)
+        slips = gr.Checkbox(False, label="with random slips", info="Some tokens are drawn at random.")
     with gr.Row(elem_classes="tg-columns"):
         texts = [gr.HTML() for _ in agents]
     again = gr.Button("Next prompt", variant="primary")
@@ -204,12 +206,18 @@ def _steer_tab(agent: Agent) -> None:
     from agents.application.demo import steer
 
     prompt = gr.Textbox(label="Your prompt", lines=1, max_lines=1, submit_btn="Write", elem_id="prompt")
-    with gr.Row():
+    with gr.Row(elem_classes="tg-columns"):
         strength = gr.Slider(
-            *(0, 5), value=1, step=0.1, label="Strength", info="0 is the model alone.", min_width=280, elem_id="strength"
+            *(0, 5),
+            value=1,
+            step=0.1,
+            label="Strength",
+            info="0 is the model alone.",
+            min_width=280,
+            elem_id="strength",
         )
         length = gr.Slider(1, 128, value=24, step=1, label="Tokens", info="At most.", min_width=280)
-    with gr.Row():
+    with gr.Row(elem_classes="tg-columns"):
         drawn = gr.Checkbox(False, label="draw the tokens", info="Otherwise the likeliest one each time.")
         seed = gr.Number(0, label="Seed of the drawing", precision=0, minimum=0)
         baseline = gr.Radio(_BASELINES, value="mean", label="Advantage over", min_width=280)

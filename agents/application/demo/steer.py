@@ -53,9 +53,7 @@ class Steered:
 
 
 @torch.no_grad()
-def write(
-    model: DoubleDQN, prompt: str, strength: float = 1.0, n_tokens: int = 24, seed: int | None = None
-) -> Steered:
+def write(model: DoubleDQN, prompt: str, strength: float = 1.0, n_tokens: int = 24, seed: int | None = None) -> Steered:
     """Go on with a prompt by π ∝ π₀·exp(strength · Q/η).
 
     Args:
