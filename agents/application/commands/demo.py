@@ -15,9 +15,7 @@ def demo(
         list[Path] | None,
         typer.Argument(metavar="[RUN_OR_MODEL]...", help="A run folder or a model to watch; two to compare."),
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port.", show_default="the first free from 7860", min=1, max=65535)
-    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, show_default="the first free from 7860")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     trust: Trust = False,
 ) -> None:
