@@ -91,8 +91,8 @@ def export_model(
         folder: The folder; it is made where it does not exist. An earlier model in it is replaced.
         environment: What it was trained in: ``env``, an id, with ``env_args``, ``seed`` and ``n_envs`` where known.
             None where there is no id; then there is no tokenizer either.
-        card: Content of ``config.json`` → content of ``README.md``, such as :func:`agents.saving.model_card.model_card`;
-            None for no such file.
+        card: Content of ``config.json`` → content of ``README.md``: see :mod:`agents.saving.model_card`. None for no
+            such file.
 
     Returns:
         The folder.

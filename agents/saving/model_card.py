@@ -58,8 +58,8 @@ def model_card(
             'model = agents.load(snapshot_download("USER/NAME"))  # or the path of this folder',
             "python",
         ),
-        "The folder holds arrays and JSON, and opening it executes nothing. `textgym validate FOLDER` measures the scores "
-        "again, `textgym demo FOLDER` shows it at work.",
+        "The folder holds arrays and JSON, and opening it executes nothing. `textgym validate FOLDER` measures the "
+        "scores again, `textgym demo FOLDER` shows it at work.",
         "## Arguments",
         _block(_as_yaml(_portable(config["agent"])), "yaml"),
         "## Versions",

@@ -157,7 +157,7 @@ def test_agents_that_cannot_be_shown(runs, tmp_path, textgym):
     arguments = {"length": 2, "vocab_size": 5}
     model = DoubleDQN("PerformerPolicy", make_vec_env(ENV, 1, env_kwargs=arguments), **TINY)
     other = Agent("other", model, ENV, arguments)
-    with pytest.raises(CommandError, match="must be of the first one's environment, TextGen/Reverse-v0 .*'length': 3"):
+    with pytest.raises(CommandError, match=r"must be of the first one's environment, TextGen/Reverse-v0 .*'length': 3"):
         checked([*load_agents(runs[:1]), other])
     with pytest.raises(CommandError, match="must be a model whose environment is known, got other"):
         checked([Agent("other", model)])
@@ -233,7 +233,7 @@ def test_chips_carry_what_the_report_computed(runs):
     for step, over_best, over_mean in zip(episode.steps, best, mean, strict=True):
         assert over_best.value == step.q - step.v <= 0 and over_mean.value == pytest.approx(step.q - step.mean)
         assert [q for _, q, _ in over_best.alternatives] == [q for _, _, q in step.alternatives]
-        assert step.slip or [chosen for *_, chosen in over_best.alternatives][0]
+        assert step.slip or next(chosen for *_, chosen in over_best.alternatives)
     text = views.written(episode, "first", "mean")
     assert text.count("tg-tip") == len(episode.steps) and f"{episode.total:.3f}" in text
 

@@ -75,7 +75,8 @@ def position(game: Game) -> Position:
     task: Task = env.get_wrapper_attr("task")
     observation, info = env.reset(seed=game.seed)
     start = _length(observation, task)
-    prompt, played, ended = shown(task.decode(observation[:start])), [], False
+    prompt, ended = shown(task.decode(observation[:start])), False
+    played: list[Played] = []
     for token in game.tokens:
         if ended:
             raise ValueError(f"tokens must end with the episode, got {len(game.tokens)} instead of {len(played)}")

@@ -70,7 +70,7 @@ def serve(agents: Sequence[Agent] = (), port: int | None = None, browser: bool =
     import gradio as gr
     from starlette.middleware import Middleware
 
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+    fonts: Any = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
     try:
         _, address, _ = blocks.launch(
             server_name=HOST,
@@ -110,7 +110,8 @@ def build(agents: Sequence[Agent] = ()) -> Any:
     steering = [agent for agent in agents if agent.steers]
     with gr.Blocks(title="TextGym", analytics_enabled=False) as blocks:
         gr.HTML(
-            '<header class="tg-top"><h1>TextGym</h1><p>Write text one token at a time, and see what it earns.</p></header>'
+            '<header class="tg-top"><h1>TextGym</h1>'
+            "<p>Write text one token at a time, and see what it earns.</p></header>"
         )
         with gr.Tab("Play", id="play"):
             _play_tab(blocks, writers)
@@ -208,13 +209,8 @@ def _steer_tab(agent: Agent) -> None:
     prompt = gr.Textbox(label="Your prompt", lines=1, max_lines=1, submit_btn="Write", elem_id="prompt")
     with gr.Row(elem_classes="tg-columns"):
         strength = gr.Slider(
-            *(0, 5),
-            value=1,
-            step=0.1,
-            label="Strength",
-            info="0 is the model alone.",
-            min_width=280,
-            elem_id="strength",
+            **{"minimum": 0, "maximum": 5, "value": 1, "step": 0.1, "min_width": 280},
+            **{"label": "Strength", "info": "0 is the model alone.", "elem_id": "strength"},
         )
         length = gr.Slider(1, 128, value=24, step=1, label="Tokens", info="At most.", min_width=280)
     with gr.Row(elem_classes="tg-columns"):

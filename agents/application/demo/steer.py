@@ -78,7 +78,8 @@ def write(model: DoubleDQN, prompt: str, strength: float = 1.0, n_tokens: int = 
     language, reader = policy.language_model, policy.reader()
     tokenizer: Any = language.tokenizer
     legal = None if tokenizer.allowed is None else tokenizer.allowed[None]
-    tokens, choices, total = list(tokenizer.encode(prompt)), [], 0.0
+    tokens, total = list(tokenizer.encode(prompt)), 0.0
+    choices: list[Choice] = []
     start = len(tokens)
     while len(choices) < n_tokens:
         row = np.full((1, len(tokens) + 1), reader.pad_id)

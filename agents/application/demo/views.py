@@ -127,7 +127,8 @@ def _tip(chip: Chip, place: int) -> str:
     slip = " (a random slip)" if chip.slip else ""
     return (
         f'<span class="tg-tip" role="tooltip"><span class="tg-head">Token {place + 1}: <bdi>{escape(chip.text)}</bdi>'
-        f'{slip}</span><span class="tg-facts">{facts}</span><span class="tg-head">Best tokens here, Q</span>{rows}</span>'
+        f'{slip}</span><span class="tg-facts">{facts}</span><span class="tg-head">Best tokens here, Q</span>{rows}'
+        "</span>"
     )
 
 
@@ -174,8 +175,8 @@ def _search(legal: Sequence[tuple[int, str]]) -> str:
         for token, text in legal
     )
     return (
-        f'<label class="tg-search">Next token, one of {len(legal):,}<input type="text" list="tg-words" autocomplete="off" '
-        'autocapitalize="off" spellcheck="false" placeholder="Type to search, Enter takes it">'
+        f'<label class="tg-search">Next token, one of {len(legal):,}<input type="text" list="tg-words" '
+        'autocomplete="off" autocapitalize="off" spellcheck="false" placeholder="Type to search, Enter takes it">'
         f'<datalist id="tg-words">{options}</datalist></label>'
     )
 
