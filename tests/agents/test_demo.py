@@ -240,11 +240,12 @@ def test_chips_carry_what_the_report_computed(runs):
 
 def test_colours_follow_signs_and_sizes():
     chips = [views.Chip("a", 0.2), views.Chip("b", -0.1), views.Chip("c", 0.0), views.Chip("d", None)]
-    found = re.findall(
-        r'class="tg-token((?: [^"]*)?)".*?--share:([\d.]+).*?<small>(.*?)</small>', views.tokens(chips, "x")
-    )
-    assert found == [(" tg-warm", "1.00", "+0.200"), (" tg-cold", "0.50", "−0.100"), ("", "0.00", "0.000")] + [
-        ("", "0.00", "–")
+    pattern = r'class="tg-token((?: [^"]*)?)".*?--share:([\d.]+).*?<small>(.*?)</small>'
+    assert re.findall(pattern, views.tokens(chips, "x")) == [
+        (" tg-warm", "1.00", "+0.200"),
+        (" tg-cold", "0.50", "−0.100"),
+        ("", "0.00", "0.000"),
+        ("", "0.00", "–"),
     ]
     assert "nothing yet" in views.tokens([], "x")
 

@@ -116,6 +116,6 @@ def test_no_scores_of_a_damaged_or_unfinished_run(run, tmp_path):
 
 
 def test_errors(run, tmp_path):
-    with pytest.raises(CommandError, match="--license must be an identifier .* got 'My licence'"):
+    with pytest.raises(CommandError, match=r"--license must be an identifier .* got 'My licence'"):
         export(run.folder, tmp_path / "model", license_id="My licence")
     assert not (tmp_path / "model").exists()

@@ -209,10 +209,9 @@ def _steer_tab(agent: Agent) -> None:
     prompt = gr.Textbox(label="Your prompt", lines=1, max_lines=1, submit_btn="Write", elem_id="prompt")
     with gr.Row(elem_classes="tg-columns"):
         strength = gr.Slider(
-            **{"minimum": 0, "maximum": 5, "value": 1, "step": 0.1, "min_width": 280},
-            **{"label": "Strength", "info": "0 is the model alone.", "elem_id": "strength"},
+            0, 5, 1, step=0.1, label="Strength", info="0 is the model alone.", min_width=280, elem_id="strength"
         )
-        length = gr.Slider(1, 128, value=24, step=1, label="Tokens", info="At most.", min_width=280)
+        length = gr.Slider(1, 128, 24, step=1, label="Tokens", info="At most.", min_width=280)
     with gr.Row(elem_classes="tg-columns"):
         drawn = gr.Checkbox(False, label="draw the tokens", info="Otherwise the likeliest one each time.")
         seed = gr.Number(0, label="Seed of the drawing", precision=0, minimum=0)
