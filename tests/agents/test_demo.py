@@ -1,5 +1,6 @@
 """The demo: games that repeat, what agents write, steered texts, and the page itself in a browser."""
 
+import json
 import os
 import re
 import signal
@@ -95,6 +96,12 @@ def test_a_game_is_the_environment():
     assert place.ended and place.legal == () and place.left == 0
     assert place.total == pytest.approx(total) and len(place.played) == len(game.tokens)
     assert place.prompt + " " + place.text == task.decode(observation)
+
+
+def test_a_game_with_arguments():
+    game = Game(ENV, 3, env_args=json.dumps(ENV_ARGS))
+    assert len(position(game).prompt.split()) == ENV_ARGS["length"] and len(position(game).legal) == 6
+    assert position(game) != position(Game(ENV, 3)) and position(take(game, 0)).played[0].text == "a"
 
 
 def test_undo_leads_back():
@@ -275,13 +282,25 @@ def test_words_from_data_are_escaped():
 
 
 @pytest.fixture(scope="module")
-def address(runs, steered):
+def served(runs, steered):
+    """The page's address, and the machines that the server has looked up."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     from agents.application.demo.page import serve
 
-    blocks, address = serve([*load_agents(runs), Agent("steered", steered)])
-    yield address
-    blocks.close(verbose=False)
+    asked = set()
+    look_up = socket.getaddrinfo
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            socket, "getaddrinfo", lambda host, *rest, **names: asked.add(host) or look_up(host, *rest, **names)
+        )
+        blocks, address = serve([*load_agents(runs), Agent("steered", steered)])
+        yield address, asked
+        blocks.close(verbose=False)
+
+
+@pytest.fixture
+def address(served):
+    return served[0]
 
 
 @pytest.fixture
@@ -318,14 +337,16 @@ def choose_task(driver, env_id):
     box = css(driver, "#task input")[0]
     box.click()
     box.send_keys(CONTROL + "a" + "\ue000", env_id)
-    wait(driver, lambda: [one for one in seen(driver, "[role=option]") if one.text.endswith(env_id)])
-    box.send_keys(ENTER)
+    options = wait(driver, lambda: [one for one in seen(driver, "[role=option]") if one.text.split()[-1] == env_id])
+    options[0].click()
 
 
-def test_browser_asks_no_other_machine(opened, address):
+def test_nobody_asks_another_machine(opened, served):
+    address, asked = served
     names = opened.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert len(names) > 10 and all(name.startswith((address, "data:")) for name in names)
     assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert {str(host, "ascii") if isinstance(host, bytes) else host for host in asked} <= {"127.0.0.1", "localhost"}
     with urllib.request.urlopen(address) as answer:
         assert "connect-src 'self'" in answer.headers["content-security-policy"]
     load = opened.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd")
@@ -333,7 +354,11 @@ def test_browser_asks_no_other_machine(opened, address):
 
 
 def test_browser_plays_by_mouse_and_keys(opened):
+    place = position(Game(ENV, 0, env_args=json.dumps(ENV_ARGS)))  # the agents' own task
+    assert text_of(opened, ".tg-prompt bdi") == place.prompt
+    choose_task(opened, ENV)
     place = position(Game(ENV, 0))
+    wait(opened, lambda: text_of(opened, ".tg-prompt bdi") == place.prompt)
     answer = place.prompt.split()[::-1]
     buttons = {button.text: button for button in seen(opened, ".tg-legal button")}
     assert len(buttons) == len(place.legal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -21,11 +22,13 @@ class Game:
         env_id: A registered id.
         seed: Seed of the prompt (≥ 0).
         tokens: The tokens so far.
+        env_args: Arguments of the environment, as JSON.
     """
 
     env_id: str
     seed: int
     tokens: tuple[int, ...] = ()
+    env_args: str = "{}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Position:
 def position(game: Game) -> Position:
     """Play an episode's tokens, from its prompt on.
 
-    Not for several threads at once: there is one environment of each id.
+    Not for several threads at once: there is one environment of each id and its arguments.
 
     Raises:
         ValueError: If the seed is negative, or a token is not legal where it stands.
@@ -71,7 +74,7 @@ def position(game: Game) -> Position:
     """
     if game.seed < 0:
         raise ValueError(f"seed must be at least 0, got {game.seed}")
-    env = _environment(game.env_id)
+    env = _environment(game.env_id, game.env_args)
     task: Task = env.get_wrapper_attr("task")
     observation, info = env.reset(seed=game.seed)
     start = _length(observation, task)
@@ -110,8 +113,8 @@ def undo(game: Game) -> Game:
 
 
 @lru_cache(maxsize=8)
-def _environment(env_id: str) -> gym.Env[Any, Any]:
-    return gym.make(f"textgym:{env_id}")
+def _environment(env_id: str, env_args: str) -> gym.Env[Any, Any]:
+    return gym.make(f"textgym:{env_id}", **json.loads(env_args))
 
 
 def _length(observation: Any, task: Task) -> int:

@@ -2,10 +2,12 @@
 
 # Annotations are values here: gradio reads those of event handlers, and it is loaded inside functions, because it takes
 # seconds and belongs to an extra.
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from importlib.resources import files
 from pathlib import Path
@@ -134,10 +136,11 @@ def build(agents: Sequence[Agent] = ()) -> Any:
 def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
     import gradio as gr
 
-    first = writers[0].env_id if writers else FIRST_TASK
-    game = gr.State(Game(first or FIRST_TASK, 0))
+    tasks = _tasks(writers)
+    first = next(iter(tasks)) if writers else FIRST_TASK
+    game = gr.State(Game(FIRST_TASK, 0))
     with gr.Row():
-        task = gr.Dropdown(env_ids(), value=first, label="Task", scale=3, min_width=280, elem_id="task")
+        task = gr.Dropdown(list(tasks), value=first, label="Task", scale=3, min_width=280, elem_id="task")
         seed = gr.Number(0, label="Seed of the prompt", precision=0, minimum=0, scale=1, elem_id="seed")
     board = gr.HTML(elem_id="board")
     buttons = gr.HTML(elem_id="legal", js_on_load=_file("page.js"))
@@ -151,13 +154,13 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
         return [now, views.board(place), views.legal_tokens(place)]
 
     @_one_at_a_time
-    def start(env_id: str, number: float | None) -> list[Any]:
-        return show(Game(env_id, int(number or 0)))
+    def start(name: str, number: float | None) -> list[Any]:
+        return show(replace(tasks[name], seed=int(number or 0)))
 
     @_one_at_a_time
-    def next_episode(env_id: str, number: float | None) -> list[Any]:
+    def next_episode(name: str, number: float | None) -> list[Any]:
         number = int(number or 0) + 1
-        return [number, *show(Game(env_id, number))]
+        return [number, *show(replace(tasks[name], seed=number))]
 
     @_one_at_a_time
     def press(now: Game, event: gr.EventData) -> list[Any]:
@@ -173,6 +176,16 @@ def _play_tab(blocks: Any, writers: Sequence[Agent]) -> None:
     buttons.select(press, game, shown, **each)
     gr.on([back.click, buttons.delete], step_back, game, shown, **each)
     again.click(next_episode, [task, seed], [seed, *shown], **each)
+
+
+def _tasks(writers: Sequence[Agent]) -> dict[str, Game]:
+    """Name → its first game: the agents' own task, where its arguments are not the id's own, and every id."""
+    own: dict[str, Game] = {}
+    for agent in writers[:1]:
+        given = ", ".join(f"{name}={value}" for name, value in sorted(agent.env_args.items()))
+        name = f"{agent.env_id} ({given})" if given else str(agent.env_id)
+        own[name] = Game(str(agent.env_id), 0, env_args=json.dumps(agent.env_args))
+    return own | {env_id: Game(env_id, 0) for env_id in env_ids() if env_id not in own}
 
 
 def _watch_tab(blocks: Any, agents: Sequence[Agent]) -> None:
