@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.application.commands.demo import demo
 from agents.application.commands.demonstrations import demonstrations
 from agents.application.commands.doctor import doctor
 from agents.application.commands.export import export
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("list")(list_ids)
-for command in (play, train, tune, validate, export, demonstrations, report, doctor):
+for command in (play, train, tune, validate, export, demonstrations, report, demo, doctor):
     app.command()(command)
 
 
