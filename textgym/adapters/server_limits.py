@@ -103,7 +103,7 @@ class _Request:
     async def run(self, scope: MutableMapping[str, Any]) -> None:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if int(announced) > self._limits.max_message:  # the server underneath has checked that it is a number
-            await self._refuse(413, f"a request must hold at most {self._limits.max_message:,} bytes")
+            await self._refuse(413, f"a request must hold at most {self._limits.max_message} bytes")
         else:
             await self._limits.app(scope, self.receive, self.send)
 
@@ -119,7 +119,7 @@ class _Request:
         self._size += len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         if self._size > self._limits.max_message:
-            await self._refuse(413, f"a request must hold at most {self._limits.max_message:,} bytes")
+            await self._refuse(413, f"a request must hold at most {self._limits.max_message} bytes")
             return {"type": "http.disconnect"}
         return message
 
