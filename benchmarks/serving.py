@@ -74,6 +74,7 @@ class Session:
         self._number, self._steps, self._hostile, self._play, self._task = number, steps, hostile, play, task
         self._random = np.random.default_rng(number)
         self._connection: Any = None
+        self._misdeeds = 0
 
     async def run(self) -> None:
         """Play episodes until the steps are taken."""
@@ -84,8 +85,7 @@ class Session:
             seen = [await self._request("reset", {"seed": seed})]
             self._play.episodes.append((seed, messages, seen))
             while step < self._steps and not seen[-1]["done"]:
-                if self._hostile and step and step % MISCHIEF == 0 and not await self._misbehave(step // MISCHIEF):
-                    step += 1
+                if self._hostile and step // MISCHIEF > self._misdeeds and not await self._misbehave():
                     break  # the session is over, its episode with it
                 messages.append(self._message())
                 begun = time.perf_counter()
@@ -106,8 +106,10 @@ class Session:
         await self._connection.send(json.dumps({"type": kind, "data": data}))
         return json.loads(await self._connection.recv())["data"]
 
-    async def _misbehave(self, number: int) -> bool:
+    async def _misbehave(self) -> bool:
         """One misdeed; whether the session lives on."""
+        number = self._misdeeds
+        self._misdeeds += 1
         self._play.misdeeds += 1
         connection = self._connection
         kind = number % 3
