@@ -124,7 +124,7 @@ def test_wrong_requests_leave_the_session_as_it_was(wordle):
         ("reset", "7"): "Invalid message",
         ("step", "{}"): "an action must have either text or tokens, got none",
         ("step", '{"text": "a", "tokens": [1]}'): "an action must have either text or tokens, got both",
-        ("step", '{"text": 5}'): "Invalid message",
+        ("step", '{"text": [5]}'): "Invalid message",
         ("step", '{"tokens": [99]}'): "tokens must be a list of at least one integer in [0, 27), got [99]",
         ("jump", "{}"): "Unknown message type: jump",
     }
@@ -196,6 +196,27 @@ def test_http(wordle):
     found = counts(wordle)
     assert found["refused_total"] > 0 and found["messages_total"] > 0
     assert found["episodes_total"] >= found["episodes_ended_total"] > 0
+
+
+@pytest.mark.parametrize(("reply", "text"), [("s t o n e", "s t o n e"), ("7", "7")])
+def test_a_plain_reply_is_the_text(wordle, reply, text):
+    """What verifiers' own taskset for OpenEnv servers makes of it, in short."""
+    schema = json.loads(get(wordle, "/schema")[1])["action"]
+    assert schema["required"] == ["text"]
+    try:
+        reply = json.loads(reply)
+    except ValueError:
+        pass
+
+    async def go():
+        steps = TextSteps("TextGen/Wordle-v0", guesses=3)
+        steps.reset(seed=2)
+        async with client(wordle) as connection:
+            await connection.reset(seed=2)
+            result = await connection.step({schema["required"][0]: reply})
+            assert result.observation["text"] == steps.step(text)[0]
+
+    asyncio.run(go())
 
 
 def test_openenv_finds_nothing_wrong(wordle):

@@ -104,7 +104,7 @@ def test_the_oracle_earns_what_it_earns(env_id, arguments, monkeypatch):
 
 def test_what_cannot_be_read_earns_the_floor(monkeypatch):
     monkeypatch.setitem(os.environ, "NO_KEY_NEEDED", "none")
-    env = verifiers_environment("TextGen/Hangman-v0", n=1, n_eval=1)
+    env = vf.load_environment("textgym.adapters.verifiers", id_or_task="TextGen/Hangman-v0", n=1, n_eval=1)
     with endpoint(lambda messages: "¿?") as client:
         (output,) = env.evaluate_sync(client, "oracle", num_examples=1, rollouts_per_example=1)["outputs"]
     steps = TextSteps("TextGen/Hangman-v0")

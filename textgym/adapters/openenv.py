@@ -160,6 +160,8 @@ def _classes() -> SimpleNamespace:
     class TextAction(types.Action):
         """A message as text, or as token ids."""
 
+        # A client that reads the schema sends a plain reply as the one field that it asks for, numbers unquoted.
+        model_config = {"coerce_numbers_to_str": True, "json_schema_extra": {"required": ["text"]}}
         text: str | None = None
         tokens: list[int] | None = None
 

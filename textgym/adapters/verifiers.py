@@ -56,6 +56,10 @@ def verifiers_environment(
     return environment(steps.task, lambda: rows(seed, n), lambda: rows(seed + n, n_eval), name)
 
 
+load_environment = verifiers_environment
+"""The name by which ``verifiers.load_environment("textgym.adapters.verifiers", id_or_task=...)`` finds it."""
+
+
 def _row(steps: TextSteps, seed: int) -> dict[str, Any]:
     prompt = [
         {"role": "system", "content": steps.instructions},
