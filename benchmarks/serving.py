@@ -2,8 +2,8 @@
 
 Starts ``textgym serve``, plays many sessions at once, and compares every observation and reward with those of
 :class:`textgym.adapters.TextSteps` for the same seed and messages. A quarter of the sessions are hostile: at every
-eighth step they send something malformed or oversized, or vanish without a goodbye. A tenth of the steps come first, as a
-warm-up; then memory and open files of the server are taken, and again after the last session.
+eighth step they send something malformed or oversized, or vanish without a goodbye. A tenth of the steps come first, to
+warm up; then memory and open files of the server are taken, and again after the last session.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def wrong_episodes(env_id: str, play: Play) -> int:
     """Episodes of which anything differs from the environment itself."""
     steps, wrong = TextSteps(env_id), 0
     for seed, messages, seen in play.episodes:
-        native = [(steps.reset(seed), None, False, steps.info["tokens"].tolist())]
+        native: list[tuple[str, float | None, bool, list[int]]] = [
+            (steps.reset(seed), None, False, steps.info["tokens"].tolist())
+        ]
         for message in messages:
             text, reward, done, _, info = steps.step(message)
             native.append((text, reward, done, info["tokens"].tolist()))

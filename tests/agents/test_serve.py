@@ -68,7 +68,10 @@ def test_killed_started_again_and_stopped():
         (["TextGen/Wordle-v0", "--set", "guesses=0"], "guesses must be"),
         (["TextGen/Wordle-v0", "--set", "gueses=3"], "gueses"),
         (["TextGen/Wordle-v0", "--idle-timeout", "0"], "idle_timeout must be a finite number above 0, got 0.0"),
-        (["TextGen/Wordle-v0", "--host", "192.0.2.1", "--port", "0"], "host and port must be an address of this machine"),
+        (
+            ["TextGen/Wordle-v0", "--host", "192.0.2.1", "--port", "0"],
+            "host and port must be an address of this machine",
+        ),
     ],
 )
 def test_one_line_says_what_is_wrong(arguments, message, capsys):

@@ -1,3 +1,4 @@
+# ruff: noqa: NPY002, the games draw from the global streams
 """The way in: games of strings as Gymnasium environments, by a game of our own and those of GEM and TextArena."""
 
 import random
@@ -113,7 +114,11 @@ class TestStringActions:
 
 
 GAMES = {
-    from_gem: ("gem", "game:FifteenPuzzle-v0-easy", ["\\boxed{up}", "\\boxed{down}", "\\boxed{left}", "\\boxed{right}"]),
+    from_gem: (
+        "gem",
+        "game:FifteenPuzzle-v0-easy",
+        ["\\boxed{up}", "\\boxed{down}", "\\boxed{left}", "\\boxed{right}"],
+    ),
     from_textarena: ("textarena", "FrozenLake-v0", ["[up]", "[down]", "[left]", "[right]"]),
 }
 
@@ -142,7 +147,7 @@ def test_games(make):
         returns.append(sum(traces[0][2::2]))
     assert 0 < max(returns) <= 1 and min(returns) <= 0
     assert "\n" in env.unwrapped.render()
-    with pytest.raises(ValueError, match="game must be one that .* can make here for one player, got 'no-such-game'"):
+    with pytest.raises(ValueError, match=r"game must be one that .* can make here for one player, got 'no-such-game'"):
         make("no-such-game", actions)
 
 

@@ -81,7 +81,11 @@ def oracle_episode(env_id, seed, **arguments):
 
 @pytest.mark.parametrize(
     ("env_id", "arguments"),
-    [("TextGen/Reverse-v0", {"length": 4, "vocab_size": 6}), ("TextGen/Hangman-v0", {}), ("TextGen/GuessNumber-v0", {})],
+    [
+        ("TextGen/Reverse-v0", {"length": 4, "vocab_size": 6}),
+        ("TextGen/Hangman-v0", {}),
+        ("TextGen/GuessNumber-v0", {}),
+    ],
 )
 def test_the_oracle_earns_what_it_earns(env_id, arguments, monkeypatch):
     monkeypatch.setitem(os.environ, "NO_KEY_NEEDED", "none")

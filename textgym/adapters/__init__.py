@@ -1,4 +1,4 @@
-"""The environments in the form that other frameworks ask for, each a thin face over :class:`TextSteps`; and their games.
+"""The environments in the form that other frameworks ask for, each a thin face over :class:`TextSteps`; their games.
 
 Importing this package needs none of those frameworks.
 """

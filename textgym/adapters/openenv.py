@@ -155,17 +155,21 @@ def _classes() -> SimpleNamespace:
     """Subclasses of OpenEnv's, which exist where it is installed."""
     server = require("openenv.core.env_server.http_server", _PACKAGE, "openenv_app()")
     types = require("openenv.core.env_server.types", _PACKAGE, "openenv_app()")
+    pydantic = require("pydantic", _PACKAGE, "openenv_app()")
     interfaces = require("openenv.core.env_server.interfaces", _PACKAGE, "openenv_app()")
+    action_base: Any = types.Action
+    observation_base: Any = types.Observation
+    environment_base: Any = interfaces.Environment
 
-    class TextAction(types.Action):
+    class TextAction(action_base):
         """A message as text, or as token ids."""
 
         # A client that reads the schema sends a plain reply as the one field that it asks for, numbers unquoted.
-        model_config = {"coerce_numbers_to_str": True, "json_schema_extra": {"required": ["text"]}}
+        model_config = pydantic.ConfigDict(coerce_numbers_to_str=True, json_schema_extra={"required": ["text"]})
         text: str | None = None
         tokens: list[int] | None = None
 
-    class TextObservation(types.Observation):
+    class TextObservation(observation_base):
         """What the environment shows; see :func:`openenv_app`."""
 
         text: str
@@ -175,7 +179,7 @@ def _classes() -> SimpleNamespace:
         legal: list[str] | None = None
         refused: bool = False
 
-    class TextEnvironment(interfaces.Environment):
+    class TextEnvironment(environment_base):
         """One session."""
 
         SUPPORTS_CONCURRENT_SESSIONS = True
@@ -201,14 +205,14 @@ def _classes() -> SimpleNamespace:
             self._episode |= {"episode_id": episode_id, "seed": seed, "step_count": 0, "episode_return": 0.0}
             return self._observe(prompt, self._steps.info, instructions=self._steps.instructions)
 
-        def step(self, action: TextAction, timeout_s: float | None = None, **_: Any) -> TextObservation:
+        def step(self, action: TextAction, timeout_s: float | None = None, **others: Any) -> TextObservation:
             if (action.text is None) == (action.tokens is None):
                 raise ValueError(f"an action must have either text or tokens, got {'both' if action.text else 'none'}")
             with self._served.lock:
-                if action.tokens is None:
+                if action.text is not None:
                     text, reward, done, _, info = self._steps.step(action.text)
                 else:
-                    text, reward, done, _, info = self._steps.step_tokens(action.tokens)
+                    text, reward, done, _, info = self._steps.step_tokens(action.tokens or [])
                 self._served.messages += 1
                 self._served.ended += done
             self._episode["step_count"] += 1

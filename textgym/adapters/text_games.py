@@ -93,7 +93,7 @@ class TextGame(gym.Env[str, str]):
         history: How many of the game's replies are shown (≥ 1); None for all.
     """
 
-    metadata = {"render_modes": ["ansi"]}
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 # as Gymnasium declares it
     render_mode = "ansi"
 
     def __init__(self, history: int | None = 1) -> None:
@@ -136,16 +136,23 @@ class TextGame(gym.Env[str, str]):
     @contextlib.contextmanager
     def _own_streams(self) -> Iterator[None]:
         """The global random streams are this game's inside, and as before outside."""
-        before = random.getstate(), np.random.get_state()
+        before = _global_streams()
         if self._streams is not None:
-            random.setstate(self._streams[0])
-            np.random.set_state(self._streams[1])
+            _set_global_streams(self._streams)
         try:
             yield
         finally:
-            self._streams = random.getstate(), np.random.get_state()
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+            self._streams = _global_streams()
+            _set_global_streams(before)
+
+
+def _global_streams() -> tuple[Any, Any]:
+    return random.getstate(), np.random.get_state()  # noqa: NPY002 # these are what the games draw from
+
+
+def _set_global_streams(streams: tuple[Any, Any]) -> None:
+    random.setstate(streams[0])
+    np.random.set_state(streams[1])  # noqa: NPY002
 
 
 class GEMGame(TextGame):
@@ -181,7 +188,7 @@ class TextArenaGame(TextGame):
     def begin(self, seed: int) -> str:
         """Start a game and return its first text."""
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         self._game.reset(num_players=1, seed=seed)
         return self._heard()
 

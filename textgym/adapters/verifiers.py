@@ -83,7 +83,9 @@ def _environment_class() -> Any:
     """A subclass of verifiers', which exists where that is installed."""
     vf = require("verifiers", _PACKAGE, "verifiers_environment()")
 
-    class TextGymEnv(vf.MultiTurnEnv):
+    base: Any = vf.MultiTurnEnv
+
+    class TextGymEnv(base):
         """Rollouts that are episodes."""
 
         def __init__(self, task: Task, dataset: Any, eval_dataset: Any, env_id: str) -> None:
