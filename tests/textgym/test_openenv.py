@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -243,6 +244,22 @@ def test_a_silent_session_is_closed():
         steps.reset(seed=0)
         assert asyncio.run(go()) == list(steps.info["legal"])
         assert counts(port)["idle_total"] == 1 and counts(port)["sessions"] == 0
+
+
+def test_a_client_that_answers_no_ping_has_gone(monkeypatch):
+    monkeypatch.setattr("textgym.adapters.openenv._PING", 0.2)
+    with serving("TextGen/Hangman-v0") as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        request = ["GET /ws HTTP/1.1", "Host: localhost", "Connection: Upgrade", "Upgrade: websocket"]
+        request += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]
+        connection.sendall("\r\n".join(request).encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+        begun = time.perf_counter()
+        while counts(port)["sessions"] == 0 and time.perf_counter() - begun < 5:
+            time.sleep(0.01)
+        assert counts(port)["sessions"] == 1
+        while counts(port)["sessions"] == 1 and time.perf_counter() - begun < 5:
+            time.sleep(0.05)
+        assert counts(port)["sessions"] == 0 and counts(port)["idle_total"] == 0
 
 
 @pytest.mark.parametrize(
