@@ -16,6 +16,7 @@ from agents.application.commands.export import export
 from agents.application.commands.list_ids import list_ids
 from agents.application.commands.play import play
 from agents.application.commands.report import report
+from agents.application.commands.serve import serve
 from agents.application.commands.train import train
 from agents.application.commands.tune import tune
 from agents.application.commands.validate import validate
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("list")(list_ids)
-for command in (play, train, tune, validate, export, demonstrations, report, demo, doctor):
+for command in (play, train, tune, validate, export, demonstrations, serve, demo, report, doctor):
     app.command()(command)
 
 
