@@ -220,6 +220,15 @@ def test_drawn_texts_repeat_and_leave_the_candidates(steered):
     assert chips[0].value is None and ("Q", "not a candidate") in chips[0].facts
 
 
+def test_a_saved_agent_that_steers(steered, tmp_path):
+    steered.save(tmp_path / "steered")
+    with pytest.raises(CommandError, match="--trust"):
+        load_agents([tmp_path / "steered.zip"])
+    (agent,) = load_agents([tmp_path / "steered.zip"], trust=True)
+    assert agent.steers and agent.env_id is None
+    assert steer.write(agent.model, "the food", 3.0) == steer.write(steered, "the food", 3.0)
+
+
 def test_what_cannot_be_steered(steered, runs):
     for arguments, message in (
         ((-1.0, 3), "strength must be a finite number of at least 0, got -1.0"),
