@@ -220,6 +220,15 @@ def test_drawn_texts_repeat_and_leave_the_candidates(steered):
     assert chips[0].value is None and ("Q", "not a candidate") in chips[0].facts
 
 
+def test_a_saved_agent_that_steers(steered, tmp_path):
+    steered.save(tmp_path / "steered")
+    with pytest.raises(CommandError, match="--trust"):
+        load_agents([tmp_path / "steered.zip"])
+    (agent,) = load_agents([tmp_path / "steered.zip"], trust=True)
+    assert agent.steers and agent.env_id is None
+    assert steer.write(agent.model, "the food", 3.0) == steer.write(steered, "the food", 3.0)
+
+
 def test_what_cannot_be_steered(steered, runs):
     for arguments, message in (
         ((-1.0, 3), "strength must be a finite number of at least 0, got -1.0"),
@@ -298,15 +307,11 @@ def served(runs, steered):
         blocks.close(verbose=False)
 
 
-@pytest.fixture
-def address(served):
-    return served[0]
-
-
-@pytest.fixture
-def opened(browser, address):
+@pytest.fixture(scope="module")
+def opened(browser, served):
+    """The page, as tests leave it to each other: each opens the tab that it needs."""
     resize(browser, 1180)
-    browser.get(address)
+    browser.get(served[0])
     wait(browser, lambda: seen(browser, ".tg-legal button"))
     return browser
 
@@ -354,6 +359,7 @@ def test_nobody_asks_another_machine(opened, served):
 
 
 def test_browser_plays_by_mouse_and_keys(opened):
+    open_tab(opened, "Play")
     place = position(Game(ENV, 0, env_args=json.dumps(ENV_ARGS)))  # the agents' own task
     assert text_of(opened, ".tg-prompt bdi") == place.prompt
     choose_task(opened, ENV)
@@ -384,6 +390,8 @@ def test_browser_plays_by_mouse_and_keys(opened):
 
 
 def test_browser_searches_a_large_vocabulary(opened):
+    open_tab(opened, "Play")
+    css(opened, "#seed input")[0].send_keys(CONTROL + "a", "0")
     choose_task(opened, "TextGen/Summary-v0")
     wait(opened, lambda: seen(opened, "#legal input"))
     words = [text for _, text in position(Game("TextGen/Summary-v0", 0)).legal]
@@ -450,9 +458,9 @@ def test_browser_steers_a_language_model(opened, steered):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_browser_on_a_phone_and_in_the_dark(browser, address, scheme):
+def test_browser_on_a_phone_and_in_the_dark(browser, served, scheme):
     resize(browser, 390, scheme, 844)
-    browser.get(address)
+    browser.get(served[0])
     wait(browser, lambda: seen(browser, ".tg-legal button"))
     for name in ("Watch", "Side by side", "Steer"):
         open_tab(browser, name)

@@ -58,6 +58,7 @@ def load_agents(paths: Sequence[Path], trust: bool = False) -> list[Agent]:
     if not paths:
         return []
     from agents.application.loading import load_model  # loads torch, which playing does without
+    from agents.application.report import tokens  # noqa: F401  # now, not when the page is asked for
     from agents.saving.settings import fresh_seed
 
     agents: list[Agent] = []
@@ -86,6 +87,7 @@ def checked(agents: Sequence[Agent]) -> list[Agent]:
                 f"RUN_OR_MODEL must be a model whose environment is known, got {agent.name}, which does not tell it"
             )
         env = make_env(agent.env_id, 1, 0, agent.env_args)
+        env.close()
         if (agent.model.observation_space, agent.model.action_space) != (env.observation_space, env.action_space):
             raise CommandError(f"the model {agent.name} must fit {agent.env_id}, got {agent.model.observation_space}")
     if len(writers) == MOST_AGENTS and len({(one.env_id, repr(sorted(one.env_args.items()))) for one in writers}) > 1:
