@@ -188,8 +188,7 @@ def _classes() -> SimpleNamespace:
         def __init__(self, served: _Served) -> None:
             super().__init__()
             self._served = served
-            with served.lock:
-                self._steps = TextSteps(served.steps.task)
+            self._steps = TextSteps(served.steps.task)
             self._episode: dict[str, Any] = {"id": served.name, "step_count": 0}
 
         def reset(self, seed: Any = None, episode_id: Any = None, **others: Any) -> TextObservation:
