@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 
 from agents.distributed.actor import actor_spec
-from agents.distributed.engines import ActorDied, Engine, make_engine
+from agents.distributed.engines import ActorDied, Engine, ThreadEngine
 from agents.distributed.reports import Ledger, Order, Report
 from agents.double_dqn.acting import get_acting_state, sequence_parts, set_acting_state
 from agents.double_dqn.sequences import SequencePath
@@ -20,6 +20,7 @@ from textgym.checks import check_at_least, check_positive
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
 
+ENGINES = ("threads", "ray")
 MOST_DEATHS = 3
 """How often in a row an actor may die before it has reported anything: then something is wrong with all of them."""
 _RATE_WINDOW_S = 10.0
@@ -102,7 +103,7 @@ class Actors:
         self.vector_steps = None if vector_steps is None else check_at_least("vector_steps", vector_steps, 1)
         self.timeout = check_positive("timeout", timeout)
         cpus = check_positive("cpus", cpus)
-        self.engine = engine if isinstance(engine, Engine) else make_engine(engine, n_actors, address, cpus)
+        self.engine = engine if isinstance(engine, Engine) else _make_engine(engine, n_actors, address, cpus)
         self.ledger = Ledger([-1] * n_actors)
         self.replaced = self.weights_sent = self.staleness_max = 0
         self._others: list[dict[str, Any]] = []
@@ -349,3 +350,15 @@ class Actors:
         record("distributed/weights_sent", self.weights_sent)
         record("distributed/replaced", self.replaced)
         record("distributed/actors", self.n_actors)
+
+
+def _make_engine(name: str, n_actors: int, address: str | None, cpus: float) -> Engine:
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
+    if name == "threads":
+        if address is not None:
+            raise ValueError(f"address must be None for the engine 'threads', got {address!r}")
+        return ThreadEngine()
+    from agents.distributed.ray import RayEngine
+
+    return RayEngine(n_actors, address, cpus)

@@ -8,8 +8,6 @@ from typing import Any
 
 from agents.distributed.actor import Actor
 
-ENGINES = ("threads", "ray")
-
 
 class ActorDied(RuntimeError):
     """The process of an actor is gone, or its machine is."""
@@ -94,20 +92,3 @@ class ThreadEngine(Engine):
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
         self._actors.pop(actor, None)
-
-
-def make_engine(name: str, n_actors: int, address: str | None = None, cpus: float = 1.0) -> Engine:
-    """The engine of a name, one of :data:`ENGINES`; the other arguments are those of :class:`agents.distributed.Actors`.
-
-    Raises:
-        ValueError: If the name is unknown, Ray is not installed, or threads are given an address.
-    """
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
-    if name == "threads":
-        if address is not None:
-            raise ValueError(f"address must be None for the engine 'threads', got {address!r}")
-        return ThreadEngine()
-    from agents.distributed.ray import RayEngine
-
-    return RayEngine(n_actors, address, cpus)

@@ -1,4 +1,4 @@
-"""What actors and the learner tell each other, and the learner's account of the episodes that it has put into replay."""
+"""What actors and the learner tell each other, and the learner's account of the episodes in its replay."""
 
 from __future__ import annotations
 
