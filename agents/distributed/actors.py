@@ -11,7 +11,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 
 from agents.distributed.actor import actor_spec
-from agents.distributed.engines import ActorDied, Engine, ThreadEngine
+from agents.distributed.crew import Crew
+from agents.distributed.engines import Engine, ThreadEngine
 from agents.distributed.reports import Ledger, Order, Report
 from agents.double_dqn.acting import get_acting_state, sequence_parts, set_acting_state
 from agents.double_dqn.sequences import SequencePath
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
 
 ENGINES = ("threads", "ray")
-MOST_DEATHS = 3
-"""How often in a row an actor may die before it has reported anything: then something is wrong with all of them."""
 _RATE_WINDOW_S = 10.0
-_ACT, _STATE = "act", "get_state"
 
 
 class Actors:
@@ -63,7 +61,6 @@ class Actors:
     Attributes:
         ledger: What has come and what is in replay.
         staleness_max: The largest staleness so far.
-        replaced: Actors that died and were replaced.
         weights_sent: How often weights went to an actor.
 
     Raises:
@@ -105,9 +102,10 @@ class Actors:
         cpus = check_positive("cpus", cpus)
         self.engine = engine if isinstance(engine, Engine) else _make_engine(engine, n_actors, address, cpus)
         self.ledger = Ledger([-1] * n_actors)
-        self.replaced = self.weights_sent = self.staleness_max = 0
+        self.weights_sent = self.staleness_max = 0
         self._others: list[dict[str, Any]] = []
-        self._begun = False
+        self._crew: Crew | None = None  # while learning
+        self._replaced_before = 0
 
     def __enter__(self) -> Actors:
         if self.model.actors is not None:
@@ -124,11 +122,16 @@ class Actors:
         if self.model.actors is self:
             self.model.actors = None
 
+    @property
+    def replaced(self) -> int:
+        """Actors that died and were replaced."""
+        return self._replaced_before + (0 if self._crew is None else self._crew.replaced)
+
     # ------------------------------------------------------------------ what the model calls
 
     def on_learn(self, resets: bool) -> None:
         """Learning begins; the environments have been reset, or go on."""
-        self._begun = False
+        self._dismiss()
         if resets:
             self._others = []
 
@@ -146,23 +149,24 @@ class Actors:
         vector_steps = self.vector_steps or train_freq.frequency
         model.policy.set_training_mode(False)
         callback.on_rollout_start()
-        if not self._begun:
-            self._begin()
+        if self._crew is None:
+            self._crew = self._begin()
+        crew = self._crew
         steps_before, waited = model.num_timesteps, -time.perf_counter()
         due = 0
         while True:
-            self._dispatch(vector_steps, due)
-            self._gather(vector_steps)
+            self._dispatch(crew, vector_steps, due)
+            self._gather(crew, vector_steps)
             waited += time.perf_counter()
-            while self._inbox and model.num_timesteps < model._total_timesteps:
-                if not self._store(self._inbox.popleft(), callback, log_interval):
+            while crew.inbox and model.num_timesteps < model._total_timesteps:
+                if not self._store(crew.inbox.popleft(), callback, log_interval):
                     return RolloutReturn(0, 0, continue_training=False)
             due = self._due(model.num_timesteps - steps_before, learning_starts)
             waited -= time.perf_counter()
-            if not self._late(due) or model.num_timesteps >= model._total_timesteps:
+            if not self._is_late(crew, due) or model.num_timesteps >= model._total_timesteps:
                 break
         if self.max_staleness:
-            self._dispatch(vector_steps, due)
+            self._dispatch(crew, vector_steps, due)
         waited += time.perf_counter()
         self._log(waited)
         callback.on_rollout_end()
@@ -170,18 +174,11 @@ class Actors:
 
     def sync(self) -> None:
         """Wait for all actors, and put what the first one remembers into the model: its texts and its explorer."""
-        if not self._begun:
+        if self._crew is None:
             return
-        states: dict[int, dict[str, Any]] = {}
-        while len(states) < self.n_actors:
-            for actor in self._idle():
-                if actor not in states:
-                    self._call(actor, _STATE)
-            for actor, state in self._wait():
-                states[actor] = state
-        set_acting_state(self.model, states[0])
-        self.model.replay_buffer._partial.set_state(states[0]["partial"])
-        self._others = [states[actor] for actor in range(1, self.n_actors)]
+        first, *self._others = self._crew.states()
+        set_acting_state(self.model, first)
+        self.model.replay_buffer._partial.set_state(first["partial"])
 
     def get_state(self) -> dict[str, Any]:
         """What the other actors remember since :meth:`sync`, and how many processes each has had."""
@@ -189,7 +186,8 @@ class Actors:
 
     def set_state(self, state: dict[str, Any] | None) -> None:
         """Return to a state that :meth:`get_state` gave; actors beyond those that it knows begin anew."""
-        self._begun, self._others = False, []
+        self._dismiss()
+        self._others = []
         if state is not None:
             known = min(len(state["incarnations"]), self.n_actors)
             self.ledger.incarnations[:known] = state["incarnations"][:known]
@@ -197,50 +195,32 @@ class Actors:
 
     # ------------------------------------------------------------------ actors
 
-    def _begin(self) -> None:
+    def _dismiss(self) -> None:
+        """The actors' processes will be started anew."""
+        self._replaced_before, self._crew = self.replaced, None
+
+    def _begin(self) -> Crew:
         """Have every actor go on from what it remembers; the first one from what the model does."""
         model = self.model
-        self._spec, self._spec_version = self.engine.share(actor_spec(model)), model._n_updates
+        spec, version = self.engine.share(actor_spec(model)), model._n_updates
         first = {**get_acting_state(model), "partial": model.replay_buffer._partial.get_state()}
-        states = [first, *self._others]
-        self._inbox: deque[Report] = deque()
-        self._busy: dict[int, tuple[str, float]] = {}  # actor → method called, and when
-        self._version = dict.fromkeys(range(self.n_actors), model._n_updates)
-        self._deaths = dict.fromkeys(range(self.n_actors), 0)
-        self._weights: Any = None
-        self._weights_version = -1
+        self._weights, self._weights_version = None, -1
         self._rate = deque([(time.perf_counter(), self.ledger.n_episodes)])
         self._waited, self._since = 0.0, time.perf_counter()
-        self._begun = True
-        for actor in range(self.n_actors):
-            self._start(actor, states[actor] if actor < len(states) else None)
+        states = [first, *self._others]
+        return Crew(self.engine, self.n_actors, self.ledger, self.timeout, spec, version, states)
 
-    def _start(self, actor: int, state: dict[str, Any] | None) -> None:
-        self.ledger.incarnations[actor] += 1
-        self._version[actor] = self._spec_version
-        self.engine.start(actor, int(self.ledger.incarnations[actor]), self._spec, self._spec_version, state)
-
-    def _call(self, actor: int, method: str, *arguments: Any) -> None:
-        self._busy[actor] = method, time.perf_counter()
-        self.engine.call(actor, method, *arguments)
-
-    def _idle(self) -> list[int]:
-        return [actor for actor in range(self.n_actors) if actor not in self._busy]
-
-    def _dispatch(self, vector_steps: int, due: int) -> None:
+    def _dispatch(self, crew: Crew, vector_steps: int, due: int) -> None:
         """Give orders to the idle actors whose reports will not be too late after ``due`` updates."""
         model = self.model
-        reported = {report.actor for report in self._inbox}
-        for actor in self._idle():
-            if self.max_staleness == 0 and actor in reported:
-                continue
-            weights, version = None, self._version[actor]
+        for actor in crew.idle:
+            weights, version = None, crew.versions[actor]
             if model._n_updates - version >= self.weights_every:
                 weights, version = self._shared_weights(), model._n_updates
             if due and model._n_updates + due - version > self.max_staleness:
                 continue
             self.weights_sent += weights is not None
-            self._version[actor] = version
+            crew.versions[actor] = version
             order = Order(
                 version,
                 model.num_timesteps,
@@ -249,7 +229,7 @@ class Actors:
                 vector_steps,
                 self.ledger.acknowledged(actor),
             )
-            self._call(actor, _ACT, order, weights)
+            crew.call(actor, "act", order, weights)
 
     def _shared_weights(self) -> Any:
         model = self.model
@@ -258,46 +238,19 @@ class Actors:
             self._weights, self._weights_version = self.engine.share(weights), model._n_updates
         return self._weights
 
-    def _gather(self, vector_steps: int) -> None:
+    def _gather(self, crew: Crew, vector_steps: int) -> None:
         """Wait for a report; in turns, for those of all, which are put in the order of the actors."""
-        while not self._inbox or (self.max_staleness == 0 and self._busy):
-            self._wait()
-            self._dispatch(vector_steps, 0)  # to actors that have taken another's place
-        if self.max_staleness == 0:
-            self._inbox = deque(sorted(self._inbox, key=lambda report: report.actor))
+        in_turns = self.max_staleness == 0
+        while not crew.inbox or (in_turns and crew.acting):
+            crew.wait()
+            self._dispatch(crew, vector_steps, 0)  # to actors that have taken another's place
+        if in_turns:
+            crew.inbox = deque(sorted(crew.inbox, key=lambda report: report.actor))
 
-    def _late(self, due: int) -> bool:
+    def _is_late(self, crew: Crew, due: int) -> bool:
         """Whether an actor that has not reported yet will be too late after ``due`` updates."""
         now = self.model._n_updates + due
-        acting = [actor for actor, (method, _) in self._busy.items() if method == _ACT]
-        return any(now - self._version[actor] > self.max_staleness for actor in acting)
-
-    def _wait(self) -> list[tuple[int, dict[str, Any]]]:
-        """Take answers: reports into the inbox, deaths are made good; what is returned are states."""
-        states = []
-        answers = self.engine.wait(1.0)
-        for actor, answer in answers:
-            method, _ = self._busy.pop(actor)
-            if isinstance(answer, ActorDied):
-                self._replace(actor, answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            elif method == _ACT:
-                self._deaths[actor] = 0
-                self._inbox.extend(report for report in answer if self.ledger.receive(report))
-            elif method == _STATE:
-                states.append((actor, answer))
-        for actor, (_, since) in list(self._busy.items()):
-            if time.perf_counter() - since > self.timeout:
-                self.engine.kill(actor)
-        return states
-
-    def _replace(self, actor: int, death: ActorDied) -> None:
-        self._deaths[actor] += 1
-        if self._deaths[actor] >= MOST_DEATHS:
-            raise ActorDied(f"actor {actor} died {MOST_DEATHS} times before it reported anything: {death}") from death
-        self.replaced += 1
-        self._start(actor, None)
+        return any(now - crew.versions[actor] > self.max_staleness for actor in crew.acting)
 
     # ------------------------------------------------------------------ the learner
 

@@ -13,6 +13,10 @@ class ActorDied(RuntimeError):
     """The process of an actor is gone, or its machine is."""
 
 
+class AnswerLost(RuntimeError):
+    """The actor is there, but what it said is not."""
+
+
 class Engine(ABC):
     """Starts actors, calls their methods and waits for the answers; each actor has one call at a time."""
 
@@ -33,7 +37,8 @@ class Engine(ABC):
     def wait(self, seconds: float) -> list[tuple[int, Any]]:
         """Answers that are there, at least one unless ``seconds`` pass before, as actor and value.
 
-        The value is an exception if the method raised it, and :class:`ActorDied` if the actor is gone.
+        The value is an exception if the method raised it, :class:`ActorDied` if the actor is gone, and
+        :class:`AnswerLost` if its answer is.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from agents.distributed.actor import Actor
-from agents.distributed.engines import ActorDied, Engine
+from agents.distributed.engines import ActorDied, AnswerLost, Engine
 
 _STORE_BYTES = 100_000_000
 """Shared memory of a Ray that is started here: what is sent is small, and Ray would take a third of the memory."""
@@ -108,8 +108,10 @@ class RayEngine(Engine):
             return self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             return error.cause or error  # what the actor's own code raised
-        except self._ray.exceptions.RayError as error:
+        except self._ray.exceptions.RayActorError as error:
             return ActorDied(" ".join(str(error).split()))
+        except self._ray.exceptions.RayError as error:
+            return AnswerLost(" ".join(str(error).split()))
 
     def kill(self, actor: int) -> None:  # noqa: D102
         self._ray.kill(self._handles[actor])
