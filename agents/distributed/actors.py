@@ -42,8 +42,8 @@ class Actors:
 
     The log gets ``distributed/staleness`` (updates since an actor's weights when its report comes into replay; mean,
     and the largest so far as ``staleness_max``), ``episodes_per_second`` (of the last ten seconds), ``waiting`` (share
-    of the time in which the learner waited), ``weights_sent``, ``replaced`` and ``actors``. Callbacks find
-    ``episode_ids`` among their locals.
+    of the time in which the learner waited), ``report_seconds`` (how long an actor takes for one), ``weights_sent``,
+    ``replaced`` and ``actors``. Callbacks find ``episode_ids`` among their locals.
 
     Args:
         model: A :class:`agents.DoubleDQN` on token sequences and an environment of :func:`agents.make_vec_env`.
@@ -269,6 +269,7 @@ class Actors:
         staleness = model._n_updates - report.version
         self.staleness_max = max(self.staleness_max, staleness)
         model.logger.record_mean("distributed/staleness", float(staleness))
+        model.logger.record_mean("distributed/report_seconds", report.seconds)
         for step in report.steps:
             model.num_timesteps += n_rows
             ended = list(step.infos)

@@ -108,6 +108,11 @@ class Ledger:
         """Episodes put into replay."""
         return sum(self._episodes.values())
 
+    @property
+    def n_processes(self) -> int:
+        """Processes whose first report is in replay."""
+        return len(self._stored)
+
     def receive(self, report: Report) -> bool:
         """Whether a report is new; one that has come already is to be ignored.
 
