@@ -96,7 +96,8 @@ def learn(folder: Path, engine: str, n_actors: int, promised: int, kill_every: f
             watch.restore(saved["extra"])
         checkpoints = SaveCheckpoints(folder / "checkpoint", _CHECKPOINT_SECONDS, saved, extra=watch.content)
         model.learn(10**9, [checkpoints, watch], log_interval=None)
-        write_json(folder / RESULT, judge(model, watch, promised) | {"staleness_max": actors.staleness_max})
+        verdict = judge(model, watch, promised)
+        write_json(folder / RESULT, {**verdict, "staleness_max": actors.staleness_max, "ids": watch.ids})
 
 
 def judge(model: Any, watch: _Episodes, promised: int) -> dict[str, Any]:
@@ -148,7 +149,8 @@ def chaos(
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     started = time.time()
-    until, kept, kept_all, starts = started + 60 * minutes, [], True, 0
+    until, starts = started + 60 * minutes, 0
+    kept: list[list[list[int]]] = []  # names in the newest checkpoint when the learner was killed
     command = [sys.executable, "-m", "benchmarks.distributed", "learner", str(folder)]
     command += ["--engine", engine, "--actors", str(n_actors), "--episodes", str(promised)]
     command += ["--kill-every", str(kill_every), "--until", str(until)]
@@ -163,17 +165,18 @@ def chaos(
             process.wait()
             note(folder, "learner")
             found = CheckpointFolder(folder / "checkpoint").load()
-            kept.append(0 if found is None else len(found[1]["extra"]["ids"]))
+            kept.append([] if found is None else np.asarray(found[1]["extra"]["ids"]).tolist())
         elif process.returncode:
             return {"passed": False, "error": f"the learner ended with {process.returncode}", "starts": starts}
     result = json.loads((folder / RESULT).read_text())
-    last = CheckpointFolder(folder / "checkpoint").load()
-    kept_all = last is not None and kept == sorted(kept) and (not kept or kept[-1] <= result["episodes"])
+    ids = result.pop("ids")
+    kept_all = all(ids[: len(names)] == names for names in kept)
     kills = [json.loads(line)["what"] for line in (folder / KILLS).read_text().splitlines()]
     result |= {
         "kills_of_actors": sum(what != "learner" for what in kills),
         "kills_of_learner": kills.count("learner"),
-        "kept_at_kills": kept,
+        "kept_at_kills": [len(names) for names in kept],
+        "kept_all": kept_all,
         "seconds": round(time.time() - started, 1),
     }
     passed = result["episodes"] >= promised and result["in_replay"] == result["episodes"] and result["same_returns"]

@@ -65,7 +65,7 @@ class Actors:
 
     Raises:
         ValueError: If an argument is out of range, the model is of another kind, or Ray is not installed.
-        ActorDied: While learning, if an actor dies three times in a row before it has reported.
+        ActorDied: While learning, if an actor dies five times in a row before it has reported.
 
     Example:
         >>> from agents import DoubleDQN

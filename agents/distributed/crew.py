@@ -9,7 +9,7 @@ from typing import Any
 from agents.distributed.engines import ActorDied, AnswerLost, Engine
 from agents.distributed.reports import Ledger, Report
 
-MOST_DEATHS = 3
+MOST_DEATHS = 5
 """How often in a row an actor may die before it has reported anything: then something is wrong with all of them."""
 
 
@@ -81,7 +81,7 @@ class Crew:
         """Take what has come: reports into the inbox, the dead are replaced; returned are states that were asked for.
 
         Raises:
-            ActorDied: If an actor died three times in a row before it reported anything.
+            ActorDied: If an actor died five times in a row before it reported anything.
             Exception: Whatever an actor's own code raised, such as a reward.
         """
         states = {}
