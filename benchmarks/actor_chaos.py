@@ -27,8 +27,6 @@ from benchmarks.actor_runs import make_model
 
 RESULT, KILLS = "result.json", "kills.jsonl"
 _CHECKPOINT_SECONDS = 2.0
-_SETTLE_SECONDS = 15.0
-"""Least time between two kills of the learner: it has to import, to start actors and to come to a checkpoint."""
 
 
 class _Episodes(BaseCallback):
@@ -157,14 +155,17 @@ def chaos(
     while not (folder / RESULT).is_file():
         starts += 1
         process = subprocess.Popen(command)
-        moment = time.time() + _SETTLE_SECONDS + random.exponential(kill_learner_every)
+        checkpoints, moment = CheckpointFolder(folder / "checkpoint"), np.inf
+        before = checkpoints.files()[:1]
         while process.poll() is None and not (moment < time.time() < until):
             time.sleep(0.2)
+            if moment == np.inf and checkpoints.files()[:1] != before:  # it has come further than the one before it
+                moment = time.time() + random.exponential(kill_learner_every)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
             note(folder, "learner")
-            found = CheckpointFolder(folder / "checkpoint").load()
+            found = checkpoints.load()
             kept.append([] if found is None else np.asarray(found[1]["extra"]["ids"]).tolist())
         elif process.returncode:
             return {"passed": False, "error": f"the learner ended with {process.returncode}", "starts": starts}
