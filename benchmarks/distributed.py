@@ -24,8 +24,8 @@ from benchmarks.actor_chaos import chaos, learn
 from benchmarks.actor_queue import Layout, simulate
 from benchmarks.actor_runs import Measured, costs, make_model, measure
 
-_RUN: dict[str, Any] = {"max_staleness": 1000, "weights_every": 10, "vector_steps": 8}
-_ROWS = 16
+_RUN: dict[str, Any] = {"max_staleness": 1000, "weights_every": 20, "vector_steps": 8}
+_ROWS = 64
 
 
 def rewards(engine: str, n_actors: int, seconds: float, reward_seconds: float) -> dict[str, Any]:
