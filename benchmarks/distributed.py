@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,18 @@ def scale(engine: str, seconds: float) -> dict[str, Any]:
         error = expected.texts_per_second / run.texts_per_second - 1
         print(f"{line(run)}; the queue says {expected.texts_per_second:.1f} ({error:+.0%})")
         checks.append({**asdict(run), "expected": expected.texts_per_second, "error": round(error, 3)})
+    free = costs(_ROWS, _RUN["vector_steps"], engine, clock=time.process_time)
+    print(f"on a core that is free: {free.as_dict()}")
     rows = []
     for reward_seconds in (0.0, 0.05):
         for n_actors in (8, 64, 1000):
             for n_learners in (n for n in (1, 4, 16) if n <= n_actors):
-                expected = simulate(found, Layout(n_actors, n_learners, reward_seconds=reward_seconds))
+                layout = Layout(n_actors, n_learners, _ROWS, reward_seconds=reward_seconds)
+                expected = simulate(free, layout)
                 row = {"reward_seconds": reward_seconds, "n_actors": n_actors, "n_learners": n_learners}
                 rows.append({**row, **asdict(expected), "limit": expected.limit})
                 print(table_row(rows[-1]))
-    return {"costs": found.as_dict(), "checks": checks, "scale": rows}
+    return {"costs": found.as_dict(), "free": free.as_dict(), "checks": checks, "scale": rows}
 
 
 def table_row(row: dict[str, Any]) -> str:
