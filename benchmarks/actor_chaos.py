@@ -100,7 +100,8 @@ def learn(folder: Path, engine: str, n_actors: int, promised: int, kill_every: f
 
 def judge(model: Any, watch: _Episodes, promised: int) -> dict[str, Any]:
     """Whether replay holds every named episode once, with the return that was told of it."""
-    ids, numbers = watch.ids, {}
+    ids = watch.ids
+    numbers: dict[tuple[int, int], list[int]] = {}
     for actor, incarnation, number in ids:
         numbers.setdefault((actor, incarnation), []).append(number)
     stored = model.replay_buffer._store.read(np.arange(model.replay_buffer.n_episodes))

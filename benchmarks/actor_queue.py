@@ -63,8 +63,10 @@ class Expected:
 
     @property
     def limit(self) -> str:
-        """What more of would help."""
-        return "actors" if self.actors_busy > 0.9 else "learner"
+        """What is used up; ``"staleness"`` where both wait for each other, because no weights may be older."""
+        if self.learner_busy > 0.9:
+            return "learner"
+        return "actors" if self.actors_busy > 0.9 else "staleness"
 
 
 def exchange_seconds(costs: Costs, layout: Layout) -> float:

@@ -136,10 +136,18 @@ def measure(model: DoubleDQN, n_actors: int, engine: str, seconds: float, **opti
             logged, most = dict(model.logger.name_to_value), actors.staleness_max
     differences = np.subtract(clock.marks[1], clock.marks[0])
     elapsed, texts, steps, updates = differences.tolist()
-    rates = [round(count / elapsed, 2) for count in (texts, steps, updates)]
     staleness, waiting = (round(float(logged.get(f"distributed/{name}", 0.0)), 3) for name in ("staleness", "waiting"))
     return Measured(
-        n_actors, engine, round(elapsed, 2), *rates, round(steps / max(texts, 1), 2), staleness, most, waiting
+        n_actors,
+        engine,
+        round(elapsed, 2),
+        texts_per_second=round(texts / elapsed, 2),
+        steps_per_second=round(steps / elapsed, 2),
+        updates_per_second=round(updates / elapsed, 2),
+        tokens_per_text=round(steps / max(texts, 1), 2),
+        staleness=staleness,
+        staleness_max=most,
+        waiting=waiting,
     )
 
 

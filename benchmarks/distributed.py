@@ -55,13 +55,12 @@ def scale(engine: str, seconds: float) -> dict[str, Any]:
     free = costs(_ROWS, _RUN["vector_steps"], engine, clock=time.process_time)
     print(f"on a core that is free: {free.as_dict()}")
     rows = []
-    for reward_seconds in (0.0, 0.05):
+    for reward_seconds, updates_per_step in ((0.0, 0.04), (0.05, 0.04), (0.05, 0.004)):
         for n_actors in (8, 64, 1000):
             for n_learners in (n for n in (1, 4, 16) if n <= n_actors):
-                layout = Layout(n_actors, n_learners, _ROWS, reward_seconds=reward_seconds)
+                layout = Layout(n_actors, n_learners, _ROWS, _RUN["vector_steps"], updates_per_step, reward_seconds)
                 expected = simulate(free, layout)
-                row = {"reward_seconds": reward_seconds, "n_actors": n_actors, "n_learners": n_learners}
-                rows.append({**row, **asdict(expected), "limit": expected.limit})
+                rows.append({**asdict(layout), **asdict(expected), "limit": expected.limit})
                 print(table_row(rows[-1]))
     return {"costs": found.as_dict(), "free": free.as_dict(), "checks": checks, "scale": rows}
 
@@ -70,6 +69,7 @@ def table_row(row: dict[str, Any]) -> str:
     """A row of the table in ``docs/scale.md``."""
     cells = (
         f"{row['reward_seconds'] * 1000:.0f} ms",
+        f"{row['updates_per_step']}",
         f"{row['n_actors']:,}",
         f"{row['n_learners']}",
         f"{row['texts_per_second']:,.0f}",

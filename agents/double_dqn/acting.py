@@ -39,7 +39,7 @@ def sequence_parts(model: Any, purpose: str = "to be resumed") -> tuple[Sequence
 
 
 def get_acting_state(model: DoubleDQN) -> dict[str, Any]:
-    """Everything that decides how a model goes on acting with its weights, as plain values and arrays.
+    """Everything that decides how a model goes on acting with its weights, as plain values and arrays of their own.
 
     Episodes under way are also in replay, which has a state of its own.
 
@@ -63,9 +63,9 @@ def get_acting_state(model: DoubleDQN) -> dict[str, Any]:
         if acting is None
         else {
             "lengths": acting.lengths,
-            "features": acting.features,
-            "encoder_lengths": acting.encoder.lengths,
-            "encoder_tensors": acting.encoder.tensors,
+            "features": acting.features.cpu().clone(),
+            "encoder_lengths": acting.encoder.lengths.cpu().clone(),
+            "encoder_tensors": tuple(tensor.cpu().clone() for tensor in acting.encoder.tensors),
         },
         "environment": environment,
     }

@@ -33,6 +33,7 @@ class TestQueue:
             simulate(COSTS, Layout(8, reward_seconds=0.01, max_staleness=most, weights_every=1)) for most in (1000, 6)
         )
         assert tight.texts_per_second < 0.9 * loose.texts_per_second
+        assert tight.limit == "staleness"
 
     def test_more_learners_share_the_updates_and_pay_for_the_exchange(self):
         rates = [simulate(COSTS, Layout(64, n)).updates_per_second for n in (1, 4, 16)]
@@ -43,10 +44,17 @@ class TestQueue:
         assert simulate(slow, Layout(64, 4)).updates_per_second < 1.0
 
     def test_a_row_of_the_table(self):
-        row = {"reward_seconds": 0.05, "n_actors": 1000, "n_learners": 4, "texts_per_second": 1234.5}
+        row = {
+            "reward_seconds": 0.05,
+            "updates_per_step": 0.04,
+            "n_actors": 1000,
+            "n_learners": 4,
+            "texts_per_second": 1234.5,
+        }
         row |= {"updates_per_second": 99.6, "actors_busy": 0.5, "learner_busy": 1.0, "bytes_per_second": 2.5e6}
         assert (
-            table_row({**row, "limit": "learner"}) == "| 50 ms | 1,000 | 4 | 1,234 | 100 | 50% | 100% | 2.5 | learner |"
+            table_row({**row, "limit": "learner"})
+            == "| 50 ms | 0.04 | 1,000 | 4 | 1,234 | 100 | 50% | 100% | 2.5 | learner |"
         )
 
 
