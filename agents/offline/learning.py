@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import Schedule
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.policies import SequencePolicy
+from agents.double_dqn.targets import monte_carlo_returns
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
 from agents.offline.learner import OfflineProgress, TextCheckpoints, TextLearner
 from agents.offline.losses import (
@@ -26,7 +27,6 @@ from agents.offline.losses import (
 )
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
 from agents.replay.episodes import EpisodeReplayBuffer
-from agents.targets import monte_carlo_returns
 from textgym.checks import check_at_least
 from textgym.tasks.base import Task
 

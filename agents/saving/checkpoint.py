@@ -8,7 +8,6 @@ mid-episode, the encoder's memory of their texts, and every random state. Readin
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +17,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.double_dqn.policies import ActingState
-from agents.double_dqn.sequences import SequencePath
+from agents.double_dqn.acting import get_acting_state, sequence_parts, set_acting_state
 from agents.offline.rehearsal import Rehearsal
-from agents.replay.episodes import EpisodeReplayBuffer
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.saving.random_states import random_states, set_random_states
 from agents.saving.state_file import StateFileError, read_state
-from agents.vec_env import TextGenVecEnv
-from textgym.tasks.base import Episodes
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
@@ -56,33 +51,18 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
     Raises:
         ValueError: If the model is of another kind.
     """
-    path, env = _resumable(model)
-    acting = path.state
-    assert model._generator is not None and model.ep_info_buffer is not None
-    environment = env.get_state()
-    episodes = environment["envs"]["episodes"]
-    environment["envs"] |= {
-        "episodes": {field.name: getattr(episodes, field.name) for field in dataclasses.fields(episodes)}
-    }
+    sequence_parts(model)
+    if model.actors is not None:
+        model.actors.sync()
+    assert model.ep_info_buffer is not None
     return {
         "counters": {name: getattr(model, name) for name in _COUNTERS},
         "policy": dict(model.policy.state_dict()),
         "optimizer": model.policy.optimizer.state_dict(),
         "replay": model.replay_buffer.get_state(),
         "rehearsal": None if model.rehearsal is None else model.rehearsal.get_state(),
-        "explorer": model.explorer.get_state(),
-        "generator": model._generator.bit_generator.state,
-        "observations": model._last_obs,
-        "episode_starts": model._last_episode_starts,
-        "acting": None
-        if acting is None
-        else {
-            "lengths": acting.lengths,
-            "features": acting.features,
-            "encoder_lengths": acting.encoder.lengths,
-            "encoder_tensors": acting.encoder.tensors,
-        },
-        "environment": environment,
+        **get_acting_state(model),
+        "actors": None if model.actors is None else model.actors.get_state(),
         # Without their times of day, so that two runs can be compared.
         "episode_infos": [
             {name: value for name, value in info.items() if name != "t"} for info in model.ep_info_buffer
@@ -98,23 +78,19 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: If the state does not fit the model.
     """
-    path, env = _resumable(model)
-    assert model._generator is not None and model.ep_info_buffer is not None and model.ep_success_buffer is not None
+    sequence_parts(model)
+    assert model.ep_info_buffer is not None and model.ep_success_buffer is not None
     try:
         model.policy.load_state_dict(state["policy"])
         model.policy.optimizer.load_state_dict(state["optimizer"])
-        environment = dict(state["environment"])
-        environment["envs"] = environment["envs"] | {"episodes": Episodes(**environment["envs"]["episodes"])}
-        env.set_state(environment)
         model.replay_buffer.set_state(state["replay"])
         texts = state.get("rehearsal")
         model.rehearsal = None if texts is None else Rehearsal.from_state(texts, model.replay_buffer)
-        model.explorer.set_state(state["explorer"])
         for name in _COUNTERS:
             setattr(model, name, state["counters"][name])
-        model._generator.bit_generator.state = state["generator"]
-        model._last_obs, model._last_episode_starts = state["observations"], state["episode_starts"]
-        path.state = None if state["acting"] is None else _acting_state(model, state["acting"])
+        set_acting_state(model, state)
+        if model.actors is not None:
+            model.actors.set_state(state.get("actors"))
         for buffer, values in (
             (model.ep_info_buffer, [{"t": 0.0, **info} for info in state["episode_infos"]]),
             (model.ep_success_buffer, state["successes"]),
@@ -124,16 +100,6 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
         set_random_states(state["random"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"state must be that of a model with the same arguments: {error}") from error
-    model._masks = model._legal_actions()
-
-
-def _resumable(model: Any) -> tuple[SequencePath, TextGenVecEnv]:
-    path, env = getattr(model, "_path", None), model.env
-    if not isinstance(path, SequencePath) or not isinstance(model.replay_buffer, EpisodeReplayBuffer):
-        raise ValueError(f"model must be a DoubleDQN on token sequences to be resumed, got {type(model).__name__}")
-    if not isinstance(env, TextGenVecEnv):
-        raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")
-    return path, env
 
 
 def _pending_records(model: DoubleDQN) -> list[tuple[str, float, tuple[str, ...]]]:
@@ -153,18 +119,6 @@ def _description(model: DoubleDQN) -> dict[str, Any] | None:
         return describe(model)
     except ValueError:  # classes of the user's own: no harm to resuming
         return None
-
-
-def _acting_state(model: DoubleDQN, state: dict[str, Any]) -> ActingState:
-    device = model.device
-    assert isinstance(model._path, SequencePath)
-    encoder = model._path.policy.q_net.encoder.initial_state(len(state["lengths"]))
-    encoder = dataclasses.replace(
-        encoder,
-        lengths=state["encoder_lengths"].to(device),
-        tensors=tuple(tensor.to(device) for tensor in state["encoder_tensors"]),
-    )
-    return ActingState(encoder, state["features"].to(device), state["lengths"])
 
 
 def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> DoubleDQN:
@@ -231,7 +185,7 @@ class SaveCheckpoints(BaseCallback):
     def _on_training_start(self) -> None:
         self.writer.start()
         if self.resume is None:
-            _resumable(self.model)
+            sequence_parts(self.model)
             return
         set_state(self.model, self.resume["state"])
         for name, value, excluded in self.resume["log"]:

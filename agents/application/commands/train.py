@@ -49,6 +49,28 @@ def train(
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0.0, help="Least seconds between two checkpoints.", show_default="30")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Who acts: local (this process), threads or ray.", show_default="local")
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(help="Actors of --engine, each with --n-envs environments.", show_default="1")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster.", show_default="one started here")] = None,
+    max_staleness: Annotated[
+        int | None,
+        typer.Option(
+            help="Most updates that an actor's weights may lag; 0: actors and learner take turns.", show_default="0"
+        ),
+    ] = None,
+    weights_every: Annotated[
+        int | None, typer.Option(help="Least updates between two weights for an actor.", show_default="1")
+    ] = None,
+    actor_steps: Annotated[
+        int | None, typer.Option(help="Steps of an actor's environments in a report.", show_default="train_freq")
+    ] = None,
+    actor_cpus: Annotated[
+        float | None, typer.Option(help="Cores that Ray reserves for an actor.", show_default="1")
+    ] = None,
     from_text: Annotated[Path | None, typer.Option(help="Learn from a text file; there is no ID then.")] = None,
     level: Annotated[str, typer.Option(help="Tokens of --from-text: char or word.")] = "char",
     vocabulary: Annotated[
@@ -71,6 +93,16 @@ def train(
         env_id = checked_env_id(env_id)
     agent = parse_assignments("--set", set_ or [])
     env_args = parse_assignments("--env-arg", env_arg or [])
+    of_actors = {
+        "engine": engine,
+        "n_actors": actors,
+        "address": address,
+        "max_staleness": max_staleness,
+        "weights_every": weights_every,
+        "vector_steps": actor_steps,
+        "cpus": actor_cpus,
+    }
+    acting = {name: value for name, value in of_actors.items() if value is not None}
     command = shlex.join(["textgym", *command_line])
     console = None if quiet else Console()
     if resume is not None:
@@ -91,6 +123,8 @@ def train(
         if from_text is not None:
             if env_id is not None or steps is not None:
                 raise CommandError("--from-text takes no ID and no --steps: a text is no environment to go on in")
+            if acting:
+                raise CommandError("--from-text takes no --engine and no actors: there is nothing to act in")
             options = {"seed": seed, "threads": threads, "device": device}
             given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
             given |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
@@ -110,6 +144,7 @@ def train(
         n_envs=n_envs,
         threads=threads,
         device=device,
+        actors=acting or None,
     )
     if offline is not None:
         online: dict[str, Any] = {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from agents import targets
+from agents.double_dqn import targets
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
