@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 import textgym
@@ -109,8 +108,8 @@ def play(
                 say("legal:  " + "  ".join(f"{token} {task.token_text(token)}" for token in legal.tolist()))
             advice: list[int] = []
             if model is not None:
-                values = _q_values(model, observation)
-                advice = [token for token in np.argsort(-values, kind="stable").tolist() if mask[token]]
+                values = model.action_values(observation[None], mask[None])[0]
+                advice = [t for t in np.argsort(-values, kind="stable").tolist() if np.isfinite(values[t])]
                 best = "  ".join(f"{task.token_text(token)} {values[token]:.3f}" for token in advice[:_MOST_ADVISED])
                 say(f"model:  {best}")
             say("> ", end="")
@@ -144,15 +143,6 @@ def play(
         say(f"{len(returns)} episode{'s' if len(returns) > 1 else ''}, mean return {np.mean(returns):.3f}")
     env.close()
     return returns
-
-
-def _q_values(model: DoubleDQN, observation: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Values of every token, (V,)."""
-    import torch
-
-    model.policy.set_training_mode(False)
-    with torch.no_grad():
-        return model.q_net(model.policy.obs_to_tensor(observation)[0])[0].cpu().numpy()
 
 
 def _parse(line: str, ids: dict[str, int], vocab_size: int) -> tuple[list[int], str | None]:

@@ -16,6 +16,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
 from stable_baselines3.common.vec_env import VecEnv
@@ -319,6 +320,7 @@ class DoubleDQN(LearningAgent):
             else:  # past DQN's own, which would warn of a target_update_interval below the number of environments
                 super(DQN, self)._setup_model()
         self.policy_kwargs, self.replay_buffer_kwargs, self.n_steps = given
+        self.policy_kwargs = self._path.kept_policy_arguments(self.policy_kwargs)
         self._create_aliases()
         self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
@@ -389,6 +391,16 @@ class DoubleDQN(LearningAgent):
             action_masks = self._masks_of(observation)
         actions, state = self._path.predict(observation, state, episode_start, action_masks, explore=not deterministic)
         return np.asarray(actions + self.first_action), state  # a sum without dimensions would be no array
+
+    def action_values(self, observations: Any, action_masks: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Values of every action; -inf where it is illegal, or no candidate of a ``LanguageModelPolicy``.
+
+        :param observations: n observations
+        :param action_masks: Legal actions, shape ``(n, V)``; None where all are
+        :return: shape ``(n, V)``
+        """
+        self.policy.set_training_mode(False)
+        return self._path.values(observations, action_masks)
 
     def _masks_of(self, observation: Any) -> NDArray[np.bool_] | None:
         """Masks of the native environment that shows these observations now; a warning where there may be others."""
@@ -558,16 +570,22 @@ class DoubleDQN(LearningAgent):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        language_model: Any = None,
         **kwargs: Any,
     ) -> SelfDoubleDQN:
         """Load a model, this one's or SB3's ``DQN``'s. See SB3's ``load``.
 
+        :param language_model: With a ``LanguageModelPolicy``: the model, or where it is now. None: where it was
         :param kwargs: Arguments of the constructor that take the place of the saved ones. A ``seed`` starts the random
             streams anew; without, they go on
         """
         check_arguments(kwargs)
         if kwargs.get("seed") is not None:
             kwargs["seed"] = int(kwargs["seed"])
+        if language_model is not None:
+            data, _, _ = load_from_zip_file(path, device=device, custom_objects=custom_objects)
+            moved = {**((data or {}).get("policy_kwargs") or {}), "model": language_model}
+            custom_objects = {**(custom_objects or {}), "policy_kwargs": moved}
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         model.set_random_seed(kwargs.get("seed"))
         explorer = model.explorer

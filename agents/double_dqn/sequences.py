@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,7 @@ class SequencePath(LearningPath):
     name = "sequences"
     default_n_envs = 32
     default_log_interval = 100
+    default_buffer: ClassVar[type[EpisodeReplayBuffer]] = EpisodeReplayBuffer
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {"ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT}}
 
     def __init__(self, model: LearningAgent) -> None:
@@ -86,11 +88,12 @@ class SequencePath(LearningPath):
 
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
         model = self.model
-        buffer_class = model.replay_buffer_class or EpisodeReplayBuffer
-        if not issubclass(buffer_class, EpisodeReplayBuffer):
+        buffer_class = model.replay_buffer_class or self.default_buffer
+        if not issubclass(buffer_class, self.default_buffer):
+            needed = self.default_buffer.__name__
             raise ValueError(
-                f"replay_buffer_class must be an EpisodeReplayBuffer for {model.policy_name}, "
-                f"got {buffer_class.__name__}"
+                f"replay_buffer_class must be {'an' if needed[0] in 'AEIOU' else 'a'} {needed} for "
+                f"{model.policy_name}, got {buffer_class.__name__}"
             )
         # Only where they are used: a buffer of somebody's own need not know them.
         flags = {"keep_best": model.keep_best, "best_share": model.best_share}
@@ -132,6 +135,27 @@ class SequencePath(LearningPath):
         contexts = context_keys(observations, state.lengths, explorer.context)
         q_values = head.ensemble(state.features) if explorer.ensemble else head(state.features)
         return Choice(self.model.explore(q_values.cpu().numpy(), masks, contexts), contexts)
+
+    def get_acting_state(self) -> dict[str, Any] | None:
+        """What is remembered of the texts of the environments trained in, as plain values and tensors; or None."""
+        if self.state is None:
+            return None
+        encoder = self.state.encoder
+        remembered = {"encoder_lengths": encoder.lengths, "encoder_tensors": encoder.tensors}
+        return {"lengths": self.state.lengths, "features": self.state.features, **remembered}
+
+    def set_acting_state(self, state: dict[str, Any] | None) -> None:
+        """Return to what :meth:`get_acting_state` gave."""
+        self.state = None
+        if state is None:
+            return
+        device = self.model.device
+        encoder = dataclasses.replace(
+            self.policy.q_net.encoder.initial_state(len(state["lengths"])),
+            lengths=state["encoder_lengths"].to(device),
+            tensors=tuple(tensor.to(device) for tensor in state["encoder_tensors"]),
+        )
+        self.state = ActingState(encoder, state["features"].to(device), state["lengths"])
 
     # ------------------------------------------------------------------ learning
 

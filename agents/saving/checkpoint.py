@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.double_dqn.policies import ActingState
 from agents.double_dqn.sequences import SequencePath
 from agents.offline.rehearsal import Rehearsal
 from agents.replay.episodes import EpisodeReplayBuffer
@@ -57,7 +56,6 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
         ValueError: If the model is of another kind.
     """
     path, env = _resumable(model)
-    acting = path.state
     assert model._generator is not None and model.ep_info_buffer is not None
     environment = env.get_state()
     episodes = environment["envs"]["episodes"]
@@ -74,14 +72,7 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
         "generator": model._generator.bit_generator.state,
         "observations": model._last_obs,
         "episode_starts": model._last_episode_starts,
-        "acting": None
-        if acting is None
-        else {
-            "lengths": acting.lengths,
-            "features": acting.features,
-            "encoder_lengths": acting.encoder.lengths,
-            "encoder_tensors": acting.encoder.tensors,
-        },
+        "acting": path.get_acting_state(),
         "environment": environment,
         # Without their times of day, so that two runs can be compared.
         "episode_infos": [
@@ -114,7 +105,7 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
             setattr(model, name, state["counters"][name])
         model._generator.bit_generator.state = state["generator"]
         model._last_obs, model._last_episode_starts = state["observations"], state["episode_starts"]
-        path.state = None if state["acting"] is None else _acting_state(model, state["acting"])
+        path.set_acting_state(state["acting"])
         for buffer, values in (
             (model.ep_info_buffer, [{"t": 0.0, **info} for info in state["episode_infos"]]),
             (model.ep_success_buffer, state["successes"]),
@@ -153,18 +144,6 @@ def _description(model: DoubleDQN) -> dict[str, Any] | None:
         return describe(model)
     except ValueError:  # classes of the user's own: no harm to resuming
         return None
-
-
-def _acting_state(model: DoubleDQN, state: dict[str, Any]) -> ActingState:
-    device = model.device
-    assert isinstance(model._path, SequencePath)
-    encoder = model._path.policy.q_net.encoder.initial_state(len(state["lengths"]))
-    encoder = dataclasses.replace(
-        encoder,
-        lengths=state["encoder_lengths"].to(device),
-        tensors=tuple(tensor.to(device) for tensor in state["encoder_tensors"]),
-    )
-    return ActingState(encoder, state["features"].to(device), state["lengths"])
 
 
 def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> DoubleDQN:

@@ -26,6 +26,7 @@ class CandidateQNetwork(BasePolicy):
         embedding: E, shape ``(V, D')``.
         width: Width of g (≥ 1).
         n_bins: See above (≥ 1).
+        state_value: Whether it values states beside them, for ``"ilql"``: see :meth:`state_logits`.
     """
 
     embedding: Tensor
@@ -38,6 +39,7 @@ class CandidateQNetwork(BasePolicy):
         embedding: Tensor,
         width: int = 256,
         n_bins: int = 1,
+        state_value: bool = False,
     ) -> None:
         super().__init__(observation_space, action_space)
         self.n_bins = n_bins
@@ -48,7 +50,11 @@ class CandidateQNetwork(BasePolicy):
         )
         self.value = nn.Linear(width, n_bins)
         self.query = nn.Linear(width, n_bins * embedding.shape[1])
-        for layer in (self.value, self.query):
+        layers = [self.value, self.query]
+        if state_value:
+            self.state = nn.Linear(width, 1)
+            layers.append(self.state)
+        for layer in layers:
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
@@ -60,6 +66,10 @@ class CandidateQNetwork(BasePolicy):
         advantages = candidates @ queries.mT  # (..., k, bins)
         mean = (states.prior().exp().unsqueeze(-1) * advantages).sum(dim=-2, keepdim=True)
         return self.value(features).unsqueeze(-2) + advantages - mean
+
+    def state_logits(self, states: States) -> Tensor:
+        """Logits of the values of states, ``(...)`` → ``(...)``: of their own, not of the candidates'."""
+        return self.state(self.body(states.hidden)).squeeze(-1)
 
     def q_values(self, states: States, eta: float) -> Tensor:
         """Soft values of the candidates, ``(...)`` → ``(..., k)``, in [0, 1].

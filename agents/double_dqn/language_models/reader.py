@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,6 +66,14 @@ class Reader:
         others = self._log_probs[chosen].scatter(1, states.tokens[chosen], -torch.inf)
         tokens = (others + torch.from_numpy(random.gumbel(size=tuple(others.shape))).float()).argmax(dim=1)
         return tokens, others.gather(1, tokens[:, None]).squeeze(1)
+
+    def get_state(self) -> dict[str, Any]:
+        """What has been read, as plain values and tensors."""
+        return self.model.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to what :meth:`get_state` gave, of the same model."""
+        self.model.set_state(state)
 
     def read(self, rows: NDArray[np.integer], masks: NDArray[np.bool_] | None = None) -> States:
         """The states of texts.
