@@ -305,7 +305,7 @@ def test_every_objective_finds_the_optimum(directory, reward, objective):
     assert distance(learned(directory, reward, objective, steps), directory) <= 0.05
 
 
-@pytest.mark.parametrize("objective", objectives.OBJECTIVES)
+@pytest.mark.parametrize("objective", ["soft_q", "qsharp"])
 def test_an_objective_comes_near_the_optimum(directory, objective):
     untrained = distance(make(directory, length), directory, 3)
     assert distance(learned(directory, length, objective, 3_000), directory, 3) < 0.5 * untrained
@@ -358,16 +358,16 @@ def expectile_error(model, directory, reward, tau):
 
 def test_ilql_comes_near_its_fixed_point(directory):
     """Of texts of the model alone, whose shares of the tokens are known: an expectile, neither mean nor maximum."""
-    model = learned(directory, variety, "ilql", 4_000, guided=0.0, expectile=0.9)
-    assert expectile_error(model, directory, variety, 0.9) < 0.06
-    assert expectile_error(model, directory, variety, 0.5) > 0.1
+    model = learned(directory, last_word, "ilql", 3_000, guided=0.0, expectile=0.9)
+    near, mean, best = (expectile_error(model, directory, last_word, tau) for tau in (0.9, 0.5, 0.99))
+    assert near < 0.03 and near < 0.6 * mean and near < 0.6 * best
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reward", [variety, last_word, length, echo])
 def test_ilql_reaches_its_fixed_point(directory, reward):
-    model = learned(directory, reward, "ilql", 32_000, guided=0.0, expectile=0.9)
-    assert expectile_error(model, directory, reward, 0.9) < 0.03
+    model = learned(directory, reward, "ilql", 16_000, guided=0.0, expectile=0.9)
+    assert expectile_error(model, directory, reward, 0.9) < 0.02
 
 
 # ---------------------------------------------------------------------------------------------- steering
