@@ -11,9 +11,10 @@ import numpy as np
 from rich.console import Console
 
 import textgym
-from agents.application.run_folder import find_model
+from agents.application.run_folder import evaluated_in, find_model
 from agents.saving.arguments import checked_env_id, one_line
 from agents.saving.files import CommandError
+from agents.saving.named_rewards import check_trust, with_reward
 
 if TYPE_CHECKING:
     from agents.double_dqn import DoubleDQN
@@ -46,7 +47,9 @@ def play_with(
         raise CommandError(
             f"ID_OR_MODEL must be a model whose environment is known, got {path}, which does not tell it"
         )
-    env_args = {**(config.get("env_args") or {}), **env_args}
+    env_args = {**evaluated_in(config), **env_args}
+    if not trust:
+        check_trust(env_args, path)
     return play(checked_env_id(config["env"]), env_args, seed, lines, console, load_model(model_path, "cpu", trust))
 
 
@@ -76,7 +79,7 @@ def play(
         CommandError: If the environment refuses its arguments, or is not one of the model's kind.
     """
     try:
-        env = gym.make(f"textgym:{env_id}", **env_args)
+        env = gym.make(f"textgym:{env_id}", **with_reward(env_args))
     except (TypeError, ValueError, OSError, ImportError) as error:
         raise CommandError(f"--env-arg, environment {env_id}: {one_line(error)}") from error
     if model is not None and (model.observation_space, model.action_space) != (env.observation_space, env.action_space):

@@ -146,8 +146,13 @@ def _description(model: DoubleDQN) -> dict[str, Any] | None:
         return None
 
 
-def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> DoubleDQN:
+def load_checkpointed(path: str | Path, device: torch.device | str = "auto", language_model: Any = None) -> DoubleDQN:
     """The model in a checkpoint, to act with: without replay, optimizer and environment.
+
+    Args:
+        path: The file.
+        device: Torch device.
+        language_model: See :func:`agents.saving.export.load`.
 
     Raises:
         StateFileError: If the file can't be read, or holds a model that only its user's own code can build.
@@ -160,7 +165,7 @@ def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> 
     if description is None:
         raise StateFileError(f"{path} holds a model of classes of its user's own; it can only be resumed")
     weights = {name.removeprefix("q_net."): item for name, item in policy.items() if name.startswith("q_net.")}
-    return rebuild(description, weights, str(path), device)
+    return rebuild(description, weights, str(path), device, language_model)
 
 
 class SaveCheckpoints(BaseCallback):

@@ -25,6 +25,7 @@ from agents.representations.extractors import GRUExtractor, PerformerExtractor, 
 from agents.saving.arguments import SCHEDULES, constructor_arguments
 from agents.saving.files import CommandError, plain, versions
 from agents.saving.model_spaces import space_as_json, space_from_json
+from agents.saving.named_rewards import without_reward
 from agents.saving.state_file import write_synced
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ def export_model(model: DoubleDQN, folder: str | Path, environment: Mapping[str,
         from agents.saving.export_tokenizer import token_digest, tokenizer_file
 
         env_args = dict(environment.get("env_args") or {})
-        env = make_env(environment["env"], 1, 0, env_args)
+        env = make_env(environment["env"], 1, 0, without_reward(env_args))
         task = env.envs.task
         files[TOKENIZER_FILE] = tokenizer_file(task)
-        if isinstance(env_args.get("tokenizer"), str):
+        if isinstance(env_args.get("tokenizer"), str) and config["policy"] != "LanguageModelPolicy":
             env_args["tokenizer"] = TOKENIZER_FILE  # the copy: a path of this machine would mean nothing elsewhere
         config["environment"] = plain({**environment, "env_args": env_args})
         config["tokens_sha256"] = token_digest(task)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from agents.application.options import Device, EnvArgs, SetArgs, command_line
+from agents.application.options import Device, EnvArgs, SetArgs, TrustReward, command_line
 from agents.saving.arguments import checked_env_id, parse_assignments
 from agents.saving.files import CommandError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agents.application.train import TrainResult
 
 
-_WITH_RESUME = ("resume", "quiet", "checkpoint_seconds")
+_WITH_RESUME = ("resume", "quiet", "checkpoint_seconds", "trust")
 
 
 def train(
@@ -65,6 +65,7 @@ def train(
         str | None, typer.Option(help="td, cql, ilql, mc, crr or bc.", show_default="td on texts, else ilql")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes through texts or demonstrations.")] = None,
+    trust: TrustReward = False,
 ) -> None:
     """Train DoubleDQN on an environment, on texts or on both, and leave a run folder."""
     if env_id is not None:  # before torch is imported: a typing error should be answered at once
@@ -74,10 +75,7 @@ def train(
     command = shlex.join(["textgym", *command_line])
     console = None if quiet else Console()
     if resume is not None:
-        _refuse_options("--resume RUN goes on as the run was begun: it takes no", context)
-        from agents.application.learn_texts import resume_any
-
-        _ended(resume_any(resume, console, checkpoint_seconds), quiet)
+        resume_command(context, resume, console, checkpoint_seconds, trust)
         return
     offline = None
     if from_text is not None or from_demonstrations is not None:
@@ -94,7 +92,7 @@ def train(
             options = {"seed": seed, "threads": threads, "device": device}
             given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
             given |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
-            _ended(learn_corpus(offline, agent, run_dir, **given), quiet)
+            ended(learn_corpus(offline, agent, run_dir, **given), quiet)
             return
     from agents.application.train import train as run
     from agents.saving.settings import resolve_settings
@@ -116,7 +114,17 @@ def train(
         result = pretrain(settings, offline, steps is not None, run_dir, **online)
     else:
         result = run(settings, run_dir, console=console, command=command, checkpoint_seconds=checkpoint_seconds)
-    _ended(result, quiet)
+    ended(result, quiet)
+
+
+def resume_command(
+    context: typer.Context, folder: Path, console: Console | None, checkpoint_seconds: float | None, trust: bool
+) -> None:
+    """``--resume``, of this command and of others that train."""
+    _refuse_options("--resume RUN goes on as the run was begun: it takes no", context)
+    from agents.application.learn_texts import resume_any
+
+    ended(resume_any(folder, console, checkpoint_seconds, trust), console is None)
 
 
 def _refuse_options(message: str, context: typer.Context) -> None:
@@ -132,7 +140,8 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _ended(result: TrainResult, quiet: bool) -> None:
+def ended(result: TrainResult, quiet: bool) -> None:
+    """What is printed, and the exit code, when training has ended."""
     if quiet:
         print(result.folder)
     if result.interrupted:

@@ -20,6 +20,7 @@ from agents.double_dqn.paths import Choice, Loss
 from agents.double_dqn.sequences import SequencePath
 from agents.exploration import EXPLORATIONS
 from agents.replay.episodes import sequence_priorities
+from textgym.rewards import RewardError
 
 _RECENT = 100  # texts whose divergence is averaged
 
@@ -126,7 +127,7 @@ class LanguageModelPath(SequencePath):
         scores = self._policy_log_probs(states).numpy()
         if explore:
             assert self.model._generator is not None
-            actions = _draw(reader, states, scores, self.model._generator)[0]
+            actions = reader.draw(states, scores, self.model._generator)[0]
         else:
             actions = _at(states.tokens.numpy(), scores.argmax(axis=1))
         return (actions if vectorized else actions.squeeze(0)), reader
@@ -150,7 +151,7 @@ class LanguageModelPath(SequencePath):
             log_probs = self._policy_log_probs(states)
             self._nats += np.where(alone, 0.0, objectives.divergence(log_probs, states.prior(), states.mass).numpy())
             guided = np.where(alone[:, None], prior, log_probs.numpy())
-        actions, chosen, extra = _draw(self.reader, states, guided, random)
+        actions, chosen, extra = self.reader.draw(states, guided, random)
         log_ratios = np.where(chosen < 0, 0.0, _at(guided, chosen) - _at(prior, chosen))
         # A ratio of exactly 1 is kept for the model's own choices: see objectives.from_the_prior.
         log_ratios = np.where(alone, 0.0, np.where(log_ratios == 0, 1e-4, log_ratios)).astype(np.float32)
@@ -190,7 +191,7 @@ class LanguageModelPath(SequencePath):
         model = self.model
         assert isinstance(model._last_obs, np.ndarray) and self._seen is not None
         if rewards.min() < 0 or rewards.max() > 1:
-            raise ValueError(
+            raise RewardError(
                 f"env must have returns in [0, 1] for {model.policy_name}, got a reward of "
                 f"{rewards.min() if rewards.min() < 0 else rewards.max()}: scale it"
             )
@@ -266,28 +267,6 @@ class LanguageModelPath(SequencePath):
         self._handover, self._taken, self._nats = state["handover"], state["taken"], state["open_nats"]
         self.nats.clear()
         self.nats.extend(state["nats"])
-
-
-def _draw(
-    reader: Reader, states: States, scores: NDArray[np.floating], random: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64], States]:
-    """Draw an action in each of n states: with the candidates' mass one of them by ``scores``, else any other token.
-
-    Returns:
-        The actions; their places among the candidates, -1 for others; and the states with one candidate more, which is
-        the action where it was none (log-probability -inf elsewhere).
-    """
-    tokens, n = states.tokens.numpy(), len(scores)
-    places = (scores + random.gumbel(size=scores.shape)).argmax(axis=1)
-    actions = _at(tokens, places)
-    last = torch.zeros(n, dtype=torch.int64), torch.full((n,), -torch.inf)
-    others = random.random(n) > states.mass.numpy() + 1e-6
-    if others.any():
-        drawn, log_probs = reader.rest(states, others, random)
-        actions[others], places[others] = drawn.numpy(), -1
-        last[0][others], last[1][others] = drawn, log_probs
-    columns = (torch.cat([old, new[:, None]], dim=1) for old, new in zip(states[1:], last, strict=True))
-    return actions, places, States(states.hidden, *columns)
 
 
 def _at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:

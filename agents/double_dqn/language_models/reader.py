@@ -67,6 +67,32 @@ class Reader:
         tokens = (others + torch.from_numpy(random.gumbel(size=tuple(others.shape))).float()).argmax(dim=1)
         return tokens, others.gather(1, tokens[:, None]).squeeze(1)
 
+    def draw(
+        self, states: States, scores: NDArray[np.floating], random: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], States]:
+        """Draw an action in each of the n states read last: with the candidates' mass one of them, else another token.
+
+        Args:
+            states: What was read.
+            scores: Log-probabilities of the candidates, up to a constant, shape ``(n, k)``.
+            random: Source of randomness.
+
+        Returns:
+            The actions; their places among the candidates, -1 for others; and the states with one candidate more, which
+            is the action where it was none (log-probability -inf elsewhere).
+        """
+        tokens, n = states.tokens.numpy(), len(scores)
+        places = (scores + random.gumbel(size=scores.shape)).argmax(axis=1)
+        actions = tokens[np.arange(n), places]
+        last = torch.zeros(n, dtype=torch.int64), torch.full((n,), -torch.inf)
+        others = random.random(n) > states.mass.numpy() + 1e-6
+        if others.any():
+            drawn, log_probs = self.rest(states, others, random)
+            actions[others], places[others] = drawn.numpy(), -1
+            last[0][others], last[1][others] = drawn, log_probs
+        columns = (torch.cat([old, new[:, None]], dim=1) for old, new in zip(states[1:], last, strict=True))
+        return actions, places, States(states.hidden, *columns)
+
     def get_state(self) -> dict[str, Any]:
         """What has been read, as plain values and tensors."""
         return self.model.get_state()
