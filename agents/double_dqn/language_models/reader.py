@@ -67,6 +67,23 @@ class Reader:
         tokens = (others + torch.from_numpy(random.gumbel(size=tuple(others.shape))).float()).argmax(dim=1)
         return tokens, others.gather(1, tokens[:, None]).squeeze(1)
 
+    def with_action(self, states: States, actions: NDArray[np.integer]) -> tuple[States, NDArray[np.float32]]:
+        """The states read last with one candidate more, which is the action taken where it was none.
+
+        Args:
+            states: What was read, ``(n,)``.
+            actions: Tokens, shape ``(n,)``.
+
+        Returns:
+            The states, and the log-probability of each action, shape ``(n,)``.
+        """
+        taken = torch.from_numpy(np.asarray(actions, np.int64))[:, None]
+        log_probs = self._log_probs.gather(1, taken)
+        known = ((states.tokens == taken) & (states.log_probs > -torch.inf)).any(dim=1, keepdim=True)
+        last = torch.where(known, 0, taken), torch.where(known, -torch.inf, log_probs)
+        columns = (torch.cat([old, new], dim=1) for old, new in zip(states[1:], last, strict=True))
+        return States(states.hidden, *columns), log_probs.squeeze(1).numpy()
+
     def draw(
         self, states: States, scores: NDArray[np.floating], random: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], States]:

@@ -13,7 +13,9 @@ from torch import Tensor
 from agents.double_dqn.language_models.reader import States
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer
 
-_COLUMNS = ("hidden", "tokens", "log_probs", "log_ratios")
+COLUMNS = ("hidden", "tokens", "log_probs", "log_ratios")
+"""What is kept of an episode of T actions, D numbers a state and k + 1 candidates: float16, ``(T, D)``; int32 and
+float16, ``(T, k + 1)``; float16, ``(T,)``."""
 
 
 class StatesBatch(NamedTuple):
@@ -93,8 +95,18 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         for number, row in enumerate(np.flatnonzero(done).tolist()):
             history, self._open[row] = self._open[row], []
             self._states[first + number] = _columns(history)
+        self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
         while self._states and (oldest := next(iter(self._states))) < self._store.first_id:
             del self._states[oldest]
+
+    def add_texts(self, episodes: tuple[Any, ...], states: list[dict[str, NDArray[Any]]]) -> None:
+        """:meth:`add_episodes`, whose arguments ``episodes`` are, with the states of each: see :data:`COLUMNS`."""
+        first = self._store.end_id
+        self.add_episodes(*episodes)
+        self._states |= {first + number: columns for number, columns in enumerate(states)}
+        self._forget_dropped()
 
     def sample_states(self, batch_size: int, env: VecNormalize | None = None, beta: float | None = None) -> StatesBatch:
         """Draw episodes as :meth:`sample` does, with their states."""
@@ -102,7 +114,7 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         found = [self._states[number] for number in episodes.indices.tolist()]
         shape = tuple(episodes.valid.shape)
         arrays = {}
-        for name in _COLUMNS:
+        for name in COLUMNS:
             example = found[0][name]
             arrays[name] = np.zeros((*shape, *example.shape[1:]), example.dtype)
             for row, columns in enumerate(found):
@@ -139,12 +151,12 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         self._states = dict(zip(state["numbers"].tolist(), _split(state["states"]), strict=True))
         self._open = [[] for _ in range(self.n_envs)]
         for row, columns in zip(state["open_rows"].tolist(), _split(state["open"]), strict=True):
-            self._open[row] = list(zip(*(columns[name] for name in _COLUMNS), strict=True))
+            self._open[row] = list(zip(*(columns[name] for name in COLUMNS), strict=True))
 
 
 def _columns(history: list[tuple[NDArray[Any], ...]]) -> dict[str, NDArray[Any]]:
     """The steps of an episode as one array a column."""
-    return dict(zip(_COLUMNS, (np.stack(column) for column in zip(*history, strict=True)), strict=True))
+    return dict(zip(COLUMNS, (np.stack(column) for column in zip(*history, strict=True)), strict=True))
 
 
 def _joined(episodes: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -152,13 +164,11 @@ def _joined(episodes: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     lengths = np.array([len(columns["tokens"]) for columns in episodes], np.int64)
     if not episodes:
         return {"lengths": lengths}
-    return {"lengths": lengths} | {name: np.concatenate([one[name] for one in episodes]) for name in _COLUMNS}
+    return {"lengths": lengths} | {name: np.concatenate([one[name] for one in episodes]) for name in COLUMNS}
 
 
 def _split(joined: dict[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
     """What :func:`_joined` joined; each array is one of its own, so that a dropped episode frees its memory."""
     ends = np.cumsum(joined["lengths"]).tolist()
-    starts = [0, *ends[:-1]]
-    return [
-        {name: joined[name][start:end].copy() for name in _COLUMNS} for start, end in zip(starts, ends, strict=True)
-    ]
+    starts = [0, *ends][:-1]
+    return [{name: joined[name][start:end].copy() for name in COLUMNS} for start, end in zip(starts, ends, strict=True)]
