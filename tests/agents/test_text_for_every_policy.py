@@ -47,16 +47,16 @@ def make_mlp(n_envs=1, extractor=None, env=None, width=32, **options):
 
 def share_of_right_tokens(model):
     """Of the oracle's tokens on fresh prompts."""
-    right = []
+    rows, right = [], []
     for one in textgym.demonstrations(ENV, n=64, seed=5_000, **ARGS):
         text = [*one.prompt_tokens.tolist(), *one.completion_tokens.tolist()]
         for place in range(len(one.prompt_tokens), len(text)):
-            row = np.full((1, model.observation_space.shape[0]), model.observation_space.pad_id)
-            row[0, :place] = text[:place]
-            right.append(
-                int(model.predict(row, deterministic=True, action_masks=np.ones(5, bool))[0][0]) == text[place]
-            )
-    return np.mean(right)
+            row = np.full(model.observation_space.shape[0], model.observation_space.pad_id)
+            row[:place] = text[:place]
+            rows.append(row)
+            right.append(text[place])
+    chosen, _ = model.predict(np.stack(rows), deterministic=True, action_masks=np.ones((len(rows), 5), bool))
+    return (chosen == right).mean()
 
 
 # ---------------------------------------------------------------------------------------------- transitions
