@@ -61,7 +61,9 @@ class SteeredTexts:
             low, high = scores.mean_interval
             lines.append(f"  {name:8} reward {scores.mean:.3f}  (95 % interval {low:.3f} to {high:.3f})")
         lines[-1] += f"  KL {np.mean(self.nats):.2f} nats a text"
-        for row in range(min(_N_SHOWN, len(self.nats))):
+        first = {prompt: row for row, prompt in reversed(list(enumerate(self.plain.prompts)))}
+        rows = sorted(first.values()) + sorted(set(range(len(self.nats))) - set(first.values()))
+        for row in rows[:_N_SHOWN]:  # each prompt once, as far as there are others
             lines.append(f"\n  {self.plain.prompts[row]}")
             for name, one in (("plain", self.plain), ("steered", self.steered)):
                 lines.append(f"    {name:8}{one.returns[row]:6.3f}  {one.completions[row]}")
@@ -84,4 +86,5 @@ def compare(model: DoubleDQN, env_id: str, env_args: dict[str, Any], seed: int, 
         writer = Writer(model, one, seed)
         results.append(evaluate(writer, env, _N_TEXTS, seed=seed))
         env.close()
-    return SteeredTexts(*results, nats=writer.nats.tolist())
+    plain, steered = results
+    return SteeredTexts(plain, steered, writer.nats.tolist())

@@ -48,6 +48,7 @@ class LearningAgent(DQN):
     q_lambda: float | Schedule | None
     watkins: bool
     exploration: str | Exploration
+    exploration_kwargs: dict[str, Any]
     rehearsal: RehearsedTexts | None  # learn_from_text sets it
     last_checkpoint: str | None  # see agents.saving.checkpoint
     _path: Any  # a LearningPath: see agents.double_dqn.paths, which builds on this

@@ -70,7 +70,7 @@ def _store(model: DoubleDQN, episodes: TextEpisodes) -> None:
         states, log_probs = reader.with_action(reader.read(prefixes, masks), actions)
         if not np.isfinite(log_probs[going]).all():
             row = int(np.flatnonzero(going & ~np.isfinite(log_probs))[0])
-            token = model.policy.language_model.tokenizer.token_text(int(actions[row]))
+            token = policy.language_model.tokenizer.token_text(int(actions[row]))
             raise ValueError(f"data must hold tokens that are legal in the environment, got {token!r}")
         parts = (
             states.hidden.cpu().numpy().astype(np.float16),
@@ -81,6 +81,6 @@ def _store(model: DoubleDQN, episodes: TextEpisodes) -> None:
         for row in np.flatnonzero(going).tolist():
             for column, part in zip(columns[row], parts, strict=True):
                 column.append(part[row])
-    stacked = [dict(zip(COLUMNS, map(np.stack, history), strict=True)) for history in columns]
+    stacked = [{name: np.stack(part) for name, part in zip(COLUMNS, one, strict=True)} for one in columns]
     fields = ("tokens", "action_positions", "n_actions", "rewards", "terminated")
     replay.add_texts(tuple(getattr(episodes, name) for name in fields), stacked)

@@ -192,7 +192,7 @@ def _observer(model: DoubleDQN, episodes: TextEpisodes) -> Any:
     tokens = np.full((len(episodes), width), pad_id, np.int32)
     tokens[:, : episodes.tokens.shape[1]] = episodes.tokens[:, :width]
     places = np.arange(width)
-    embedding = env.get_attr("embedding")[0] if env.has_attr("embedding") else None
+    embedding: Any = env.get_attr("embedding")[0] if env.has_attr("embedding") else None
     is_row = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer) and space.shape == (width,)
     if not is_row and (embedding is None or space.shape != (embedding.features_dim,)):
         raise ValueError(

@@ -208,7 +208,8 @@ class LanguageModelPath(SequencePath):
 
     def loss(self, batch: StatesBatch) -> Loss:  # type: ignore[override]  # noqa: D102
         policy, episodes, states = self.policy, batch.episodes, batch.states
-        chosen, extra = batch.chosen.unsqueeze(-1), 0.0
+        chosen = batch.chosen.unsqueeze(-1)
+        extra: torch.Tensor | float = 0.0
         logits = policy.q_net.logits(states)  # (B, T, k, bins)
         taken = logits.gather(2, chosen.unsqueeze(-1).expand(-1, -1, -1, policy.n_bins)).squeeze(2)  # (B, T, bins)
         if policy.objective == "soft_q":
