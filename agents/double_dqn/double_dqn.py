@@ -25,6 +25,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from agents.double_dqn.arguments import check_arguments, check_policy
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import with_defaults
+from agents.double_dqn.encoder_policy import EncoderPolicy
 from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.language_models.path import LanguageModelPath
@@ -157,6 +158,7 @@ class DoubleDQN(LearningAgent):
         "TransformerPolicy": TransformerPolicy,
         "GRUPolicy": GRUPolicy,
         "LanguageModelPolicy": LanguageModelPolicy,
+        "EncoderPolicy": EncoderPolicy,
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,

@@ -132,6 +132,13 @@ class LearningPath(ABC):
     def on_learn(self, resets: bool) -> None:
         """Learning begins; the environments are about to be reset, maybe in mid-episode, or go on."""
 
+    def get_acting_state(self) -> dict[str, Any] | None:
+        """What is remembered of the environments trained in, as plain values and arrays; None for nothing."""
+        return None
+
+    def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: B027
+        """Return to what :meth:`get_acting_state` gave."""
+
     def on_step(self) -> None:  # noqa: B027
         """The environments have taken a step."""
 

@@ -136,16 +136,14 @@ class SequencePath(LearningPath):
         q_values = head.ensemble(state.features) if explorer.ensemble else head(state.features)
         return Choice(self.model.explore(q_values.cpu().numpy(), masks, contexts), contexts)
 
-    def get_acting_state(self) -> dict[str, Any] | None:
-        """What is remembered of the texts of the environments trained in, as plain values and tensors; or None."""
+    def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102
         if self.state is None:
             return None
         encoder = self.state.encoder
         remembered = {"encoder_lengths": encoder.lengths, "encoder_tensors": encoder.tensors}
         return {"lengths": self.state.lengths, "features": self.state.features, **remembered}
 
-    def set_acting_state(self, state: dict[str, Any] | None) -> None:
-        """Return to what :meth:`get_acting_state` gave."""
+    def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
         self.state = None
         if state is None:
             return

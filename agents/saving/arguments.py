@@ -74,14 +74,15 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def agent_defaults() -> dict[str, Any]:
-    """Arguments of :class:`agents.DoubleDQN` that ``--set`` takes, with their defaults on token sequences."""
+def agent_defaults(policy: str = "PerformerPolicy") -> dict[str, Any]:
+    """Arguments of :class:`agents.DoubleDQN` that ``--set`` takes, with their defaults with a policy."""
     from agents.double_dqn import DoubleDQN
     from agents.double_dqn.defaults import DEFAULTS
 
     parameters = inspect.signature(DoubleDQN.__init__).parameters
     declared = {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTABLE}
-    return declared | {name: default.sequences for name, default in DEFAULTS.items()}
+    of_sequences = policy != "EncoderPolicy"
+    return declared | {name: d.sequences if of_sequences else d.transitions for name, d in DEFAULTS.items()}
 
 
 def check_agent_arguments(arguments: dict[str, Any], source: str = "--set", policy: str = "PerformerPolicy") -> None:
@@ -129,11 +130,12 @@ def check_agent_names(arguments: Mapping[str, Any], source: str = "--set", polic
 def _policy_arguments(policy: str) -> set[str]:
     from agents.encoders import Performer
 
-    if policy == "LanguageModelPolicy":
-        from agents.double_dqn.language_models import LanguageModelPolicy
+    if policy in ("LanguageModelPolicy", "EncoderPolicy"):
+        from agents.double_dqn import DoubleDQN
 
-        of_spaces = {"self", "observation_space", "action_space", "lr_schedule", "optimizer_class"}
-        return set(inspect.signature(LanguageModelPolicy.__init__).parameters) - of_spaces
+        parameters = set(inspect.signature(DoubleDQN.policy_aliases[policy].__init__).parameters)
+        more = {"net_arch", "n_ensemble", "optimizer_kwargs"} if policy == "EncoderPolicy" else set()
+        return parameters - {*"self observation_space action_space lr_schedule optimizer_class kwargs".split()} | more
 
     # Those of the encoder that the observation space does not decide, and the policy's own that YAML can write.
     encoder = set(inspect.signature(Performer).parameters) - {"vocab_size", "context_length", "pad_id"}

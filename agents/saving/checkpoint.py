@@ -18,9 +18,12 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.sequences import SequencePath
+from agents.double_dqn.transitions import TransitionPath
 from agents.offline.rehearsal import Rehearsal
 from agents.replay.episodes import EpisodeReplayBuffer
+from agents.replay.prioritized import PrioritizedReplayBuffer
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.saving.random_states import random_states, set_random_states
 from agents.saving.state_file import StateFileError, read_state
@@ -50,7 +53,7 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
     Call it between two rollouts (``on_rollout_start`` of a callback), on a model that is learning.
 
     Args:
-        model: A :class:`agents.DoubleDQN` on token sequences and the native batched environment.
+        model: A :class:`agents.DoubleDQN` on the native batched environment, with a replay buffer of ours.
 
     Raises:
         ValueError: If the model is of another kind.
@@ -118,9 +121,10 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     model._masks = model._legal_actions()
 
 
-def _resumable(model: Any) -> tuple[SequencePath, TextGenVecEnv]:
+def _resumable(model: Any) -> tuple[LearningPath, TextGenVecEnv]:
     path, env = getattr(model, "_path", None), model.env
-    if not isinstance(path, SequencePath) or not isinstance(model.replay_buffer, EpisodeReplayBuffer):
+    kinds = ((SequencePath, EpisodeReplayBuffer), (TransitionPath, PrioritizedReplayBuffer))
+    if not any(isinstance(path, kind) and isinstance(model.replay_buffer, buffer) for kind, buffer in kinds):
         raise ValueError(f"model must be a DoubleDQN on token sequences to be resumed, got {type(model).__name__}")
     if not isinstance(env, TextGenVecEnv):
         raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")

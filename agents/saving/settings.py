@@ -15,13 +15,13 @@ from agents.saving.arguments import (
     merge,
 )
 from agents.saving.files import CommandError, read_yaml_mapping
-from agents.saving.presets import PRESETS, Preset
+from agents.saving.presets import POLICY_PRESETS, PRESETS, Preset
 
 EVALUATION_EPISODES = 256
 DEFAULT_THREADS = 1
 """Torch threads. The networks are small: two threads on two cores that other processes used as well took ten to fifty
 times as long as one (they wait for each other), and one gives the same numbers on every machine."""
-POLICIES = ("PerformerPolicy", "TransformerPolicy", "GRUPolicy", "LanguageModelPolicy")
+POLICIES = ("PerformerPolicy", "TransformerPolicy", "GRUPolicy", "LanguageModelPolicy", "EncoderPolicy")
 """Policies of which a run can be resumed."""
 _RECORDED = ("versions", "command", "offline")
 """Keys of ``config.yaml`` that tell about the run without deciding what it does."""
@@ -41,7 +41,7 @@ class TrainSettings:
         seed: Seed of everything; training rows are seeded ``seed`` to ``seed + n_envs - 1``.
         threads: Torch threads.
         device: Torch device.
-        policy: The agent's policy, one for sequences.
+        policy: The agent's policy, one of :data:`POLICIES`.
         eval_args: Arguments of the environment that are others in evaluation, such as held-out prompts.
     """
 
@@ -107,7 +107,7 @@ def resolve_settings(
     policy = given.get("policy", file.get("policy", "PerformerPolicy"))
     if policy not in POLICIES:
         raise CommandError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-    preset = PRESETS.get(env, Preset()) if policy == "PerformerPolicy" else Preset()
+    preset = PRESETS.get(env, Preset()) if policy == "PerformerPolicy" else POLICY_PRESETS.get(policy, Preset())
     base = {"steps": preset.steps, "n_envs": preset.n_envs, "minutes": None, "seed": 0, "device": "auto"}
     values = {**base, "threads": DEFAULT_THREADS, **{key: file[key] for key in file if key in fields}, **given}
     values["env"] = env
@@ -116,7 +116,7 @@ def resolve_settings(
     layers += [(file.get("agent", {}), f"--config {config}: agent"), (options.get("agent") or {}, "--set")]
     for layer, source in layers:  # each on its own, so that an error names where the argument comes from
         check_agent_arguments(layer, source, policy)
-    values["agent"] = agent_defaults() | merge(*(layer for layer, _ in layers))
+    values["agent"] = agent_defaults(policy) | merge(*(layer for layer, _ in layers))
     for name, least in (("steps", 1), ("n_envs", 1), ("threads", 1), ("seed", 0)):
         value = values[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -1,7 +1,5 @@
 """Learning from text on transitions, by way of any encoder, and with a language model as the trunk."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -25,7 +23,7 @@ from agents.offline.transitions import store_transitions
 from agents.saving.checkpoint_folder import CheckpointFolder, TrainingInterrupted
 from agents.saving.state_file import differences
 from tests.agents.test_language_models import echo, make
-from tests.agents.tiny_language_models import save_llama
+from tests.agents.tiny_language_models import save_bert, save_llama
 from textgym import TextGenVectorEnv
 
 ENV, ARGS = "TextGen/Reverse-v0", {"length": 2, "vocab_size": 4}
@@ -130,21 +128,6 @@ def test_a_loader_then_the_environment():
 
 
 # ---------------------------------------------------------------------------------------------- encoders
-
-
-def save_bert(path: Path) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcd"]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]").save_pretrained(path)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

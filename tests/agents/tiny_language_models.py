@@ -1,4 +1,4 @@
-"""A language model of a few thousand random weights, with its tokenizer, in a folder."""
+"""A language model, and an encoder, of a few thousand random weights, with their tokenizers, in folders."""
 
 from pathlib import Path
 
@@ -24,4 +24,21 @@ def save_llama(path: Path, seed: int = 0, words: tuple[str, ...] = WORDS, positi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def save_bert(path: Path, seed: int = 0) -> Path:
+    """Write one that reads the letters a to d."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcd"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]").save_pretrained(path)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(path)
     return path

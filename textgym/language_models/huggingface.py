@@ -99,14 +99,9 @@ class HuggingFaceLM:
     @property
     def fingerprint(self) -> str:
         """What tells the model from others: a checksum of its weights, of a sample of each, and one of its tokens."""
-        weights = hashlib.sha256(str(self._model.config.model_type).encode())
-        for name, parameter in self._model.named_parameters():
-            flat = parameter.detach().reshape(-1)
-            sample = flat[:: max(1, len(flat) // _SAMPLE)].float().cpu().numpy()
-            weights.update(f"{name} {tuple(parameter.shape)}".encode() + sample.tobytes())
         texts = [self.tokenizer.token_text(token) for token in range(self.vocab_size)]
         tokens = hashlib.sha256(json.dumps([texts, self.tokenizer.eos_id, self._bos]).encode())
-        return f"{weights.hexdigest()[:16]}-{tokens.hexdigest()[:16]}"
+        return f"{checksum_of_weights(self._model)}-{tokens.hexdigest()[:16]}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HuggingFaceLM:
         return self  # its weights never change: gymnasium.make copies the arguments it is given
@@ -237,3 +232,13 @@ class HuggingFaceLM:
         else:
             grown = (counts > 0)[:, None]
             self._last, self.hidden = torch.where(grown, fresh, self._last), torch.where(grown, hidden, self.hidden)
+
+
+def checksum_of_weights(model: Any) -> str:
+    """A checksum of a model of ``transformers``: of its kind, and of a sample of each of its tensors."""
+    digest = hashlib.sha256(str(model.config.model_type).encode())
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, len(flat) // _SAMPLE)].float().cpu().numpy()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]

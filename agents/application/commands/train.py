@@ -49,6 +49,13 @@ def train(
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0.0, help="Least seconds between two checkpoints.", show_default="30")
     ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Read texts by this pretrained encoder, which stays as it is.")
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="Of --encoder: mean, cls, or last for causal ones.")] = "mean",
+    latent: Annotated[
+        int | None, typer.Option(min=1, help="Of --encoder: numbers that an autoencoder leaves of a vector.")
+    ] = None,
     from_text: Annotated[Path | None, typer.Option(help="Learn from a text file; there is no ID then.")] = None,
     level: Annotated[str, typer.Option(help="Tokens of --from-text: char or word.")] = "char",
     vocabulary: Annotated[
@@ -72,6 +79,11 @@ def train(
         env_id = checked_env_id(env_id)
     agent = parse_assignments("--set", set_ or [])
     env_args = parse_assignments("--env-arg", env_arg or [])
+    policy = None
+    if encoder is not None:
+        policy = "EncoderPolicy"
+        given = {"encoder": str(encoder.resolve()), "pooling": pooling, "latent_dim": latent}
+        agent["policy_kwargs"] = {**(agent.get("policy_kwargs") or {}), **given}
     command = shlex.join(["textgym", *command_line])
     console = None if quiet else Console()
     if resume is not None:
@@ -89,10 +101,12 @@ def train(
         if from_text is not None:
             if env_id is not None or steps is not None:
                 raise CommandError("--from-text takes no ID and no --steps: a text is no environment to go on in")
+            if encoder is not None:
+                raise CommandError("--from-text takes no --encoder: its tokens are its own; use --from-demonstrations")
             options = {"seed": seed, "threads": threads, "device": device}
-            given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-            given |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
-            ended(learn_corpus(offline, agent, run_dir, **given), quiet)
+            run_options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+            run_options |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
+            ended(learn_corpus(offline, agent, run_dir, **run_options), quiet)
             return
     from agents.application.train import train as run
     from agents.saving.settings import resolve_settings
@@ -108,6 +122,7 @@ def train(
         n_envs=n_envs,
         threads=threads,
         device=device,
+        policy=policy,
     )
     if offline is not None:
         online: dict[str, Any] = {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
