@@ -75,13 +75,16 @@ def steer(
     """
     if minutes is None and tokens is None:
         minutes = DEFAULT_MINUTES
-    settings = steering_settings(steering, agent or {}, steps=tokens or DEFAULT_TOKENS, minutes=minutes, **options)
+    options |= {"steps": tokens or DEFAULT_TOKENS, "minutes": minutes}
+    settings = steering_settings(steering, agent or {}, out, **options)
     kept: dict[str, Any] = {"command": command, "checkpoint_seconds": checkpoint_seconds}
     return train(settings, out, console=console, **kept)
 
 
-def steering_settings(steering: Steering, agent: dict[str, Any], **options: Any) -> TrainSettings:
-    """The environment and the agent, checked as far as that goes before any training.
+def steering_settings(
+    steering: Steering, agent: dict[str, Any], out: Path | None = None, **options: Any
+) -> TrainSettings:
+    """The environment and the agent, checked as far as that goes before any training; see :func:`steer`.
 
     Raises:
         CommandError: See :func:`steer`.
@@ -111,7 +114,7 @@ def steering_settings(steering: Steering, agent: dict[str, Any], **options: Any)
         eval_args={"prompts": held_out},
         **options,
     )
-    _check_room(model, settings)
+    _check_room(model, settings, Path.cwd() if out is None else out.absolute())
     return settings
 
 
@@ -180,19 +183,19 @@ def _try_reward(name: str, prompts: list[str]) -> None:
         raise CommandError(f"--reward: {one_line(error)}") from error
     shown = [prompts[0], prompts[0]]
     with reward_errors():
-        for completions in (["", prompts[-1]],):
-            rewards = call_reward(reward, shown, completions, {})
-            if rewards.min() < 0 or rewards.max() > 1:
-                wrong = rewards[(rewards < 0) | (rewards > 1)][0]
-                raise RewardError(f"reward {name!r} must return numbers in [0, 1], got {wrong}: scale it")
+        rewards = call_reward(reward, shown, ["", prompts[-1]], {})
+        if rewards.min() < 0 or rewards.max() > 1:
+            wrong = rewards[(rewards < 0) | (rewards > 1)][0]
+            raise RewardError(f"reward {name!r} must return numbers in [0, 1], got {wrong}: scale it")
 
 
-def _check_room(model: HuggingFaceLM, settings: TrainSettings) -> None:
+def _check_room(model: HuggingFaceLM, settings: TrainSettings, folder: Path) -> None:
     """Refuse what would fill the disk: replay holds the model's states, and a checkpoint holds replay."""
     tokens = min(settings.agent["buffer_size"], settings.steps)
     candidates = settings.agent["policy_kwargs"].get("candidates", 20)
     needed = _CHECKPOINTS * tokens * (2 * model.hidden_dim + 6 * (candidates + 1) + 32)
-    free = shutil.disk_usage(Path.cwd()).free
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(place).free
     if needed > free:
         raise CommandError(
             f"the disk must have {needed / 1e9:.1f} GB for checkpoints of {tokens:,} tokens, got {free / 1e9:.1f} GB; "

@@ -48,7 +48,7 @@ SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
 class DoubleDQN(LearningAgent):
     """Deep Q-learning with the enhancements that pay, each a flag, on token sequences and on anything else.
 
-    There are two paths, and the policy decides between them.
+    There are three paths, and the policy decides between them.
 
     *Sequences*, ``"PerformerPolicy"``: the observation of a text environment only grows, so with a causal encoder one
     pass over a finished episode gives the Q-values of *all* its states. Replay therefore holds whole episodes as token
@@ -59,6 +59,11 @@ class DoubleDQN(LearningAgent):
     with the networks, the schedule of updates and the defaults of SB3's ``DQN``. With ``double_q``, ``dueling`` and
     ``prioritized_replay`` off, ``exploration="epsilon"`` and ``n_steps=1``, its updates are those of ``DQN`` to the
     bit, given the same replay, draws and weights.
+
+    ``"EncoderPolicy"`` puts a pretrained encoder of texts in front.
+
+    *A language model*, ``"LanguageModelPolicy"``: it stays as it is and reads each token once; a head on its hidden
+    states learns what its likeliest tokens are worth: :class:`agents.double_dqn.language_models.LanguageModelPolicy`.
 
     What it adds to SB3's ``DQN``: Double Q-learning (arXiv:1509.06461), dueling heads (arXiv:1511.06581), prioritized
     replay (arXiv:1511.05952; of sequences with priorities as in R2D2), n-step targets, a return lower bound
@@ -78,7 +83,8 @@ class DoubleDQN(LearningAgent):
     * Its random choices come from generators of its own: global random states are left alone.
 
     :param policy: ``"PerformerPolicy"``, ``"TransformerPolicy"`` or ``"GRUPolicy"`` for sequences, ``"MlpPolicy"``,
-        ``"CnnPolicy"`` or ``"MultiInputPolicy"`` for transitions, or a subclass of
+        ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"EncoderPolicy"`` for transitions, ``"LanguageModelPolicy"``, or
+        a subclass of
         :class:`agents.double_dqn.policies.SequencePolicy` or of SB3's ``DQNPolicy``
     :param env: An id, a Gymnasium environment or a ``VecEnv``; for sequences, one with ``TokenSequence`` observations.
         An id of TextGym stands for the native batched environment, with 32 parallel rows for sequences and 1 otherwise

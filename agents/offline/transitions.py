@@ -54,6 +54,14 @@ class TransitionLearner(TextLearner):
     def _target_rate(self) -> float:
         return self.model.tau if self.model.tau < 1 else DEFAULTS["tau"].sequences
 
+    def get_state(self) -> dict[str, Any]:
+        """With what a frozen encoder has computed, whose last bits depend on the batch."""
+        return super().get_state() | {"acting": self.model._path.get_acting_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
+        super().set_state(state)
+        self.model._path.set_acting_state(state.get("acting"))
+
     def _loss(self, batch: Any) -> Learned:
         policy, double_q = self.policy, self.model.double_q
         loss, errors, q_t = offline_transition_loss(

@@ -32,8 +32,8 @@ def settings(encoder, **options):
 
 
 def test_the_command(textgym, encoder, tmp_path):
-    line = ["train", ENV, "--encoder", encoder, "--latent", 4, "--from-demonstrations", 40, "--epochs", 2]
-    line += ["--steps", 320, "--n-envs", 8, "--env-arg", "length=2", "--env-arg", "vocab_size=4"]
+    line = ["train", ENV, "--encoder", encoder, "--latent", 4, "--from-demonstrations", 40, "--epochs", 1]
+    line += ["--steps", 160, "--n-envs", 8, "--env-arg", "length=2", "--env-arg", "vocab_size=4"]
     line += ["--set", "learning_starts=32", "--set", "policy_kwargs.net_arch=[16]", "--run-dir", tmp_path / "run"]
     code, out, err = textgym(*line)
     assert code == 0 and "Learned from 40 texts" in out and "mean return" in out, err
@@ -59,12 +59,12 @@ def test_a_resumed_run_ends_with_the_same_bits(encoder, tmp_path):
         def counted():
             on_step()
             steps.append(0)
-            if len(steps) == 21:
+            if len(steps) == 13:
                 raise Stop
 
         model._path.on_step = counted
 
-    given = settings(encoder, steps=320, n_envs=8)
+    given = settings(encoder, steps=200, n_envs=8)
     train(given, tmp_path / "whole")
     with pytest.raises(Stop):
         train(given, tmp_path / "parts", prepare=prepare, checkpoint_seconds=0)

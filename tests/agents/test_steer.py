@@ -114,7 +114,7 @@ def test_texts_of_held_out_prompts_are_better_and_not_far_away(run):
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(place, run):
-    settings = steering_settings(steering(), TINY, steps=800, minutes=None, n_envs=16)
+    settings = steering_settings(steering(), TINY, steps=800, n_envs=16)
     stopped = place / "stopped"
 
     class Stop(Exception):

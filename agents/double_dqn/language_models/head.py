@@ -60,6 +60,7 @@ class CandidateQNetwork(BasePolicy):
 
     def logits(self, states: States) -> Tensor:
         """Logits of the return of each candidate: states of shape ``(...)`` → ``(..., k, n_bins)``."""
+        states = self._here(states)
         features = self.body(states.hidden)
         queries = self.query(features).unflatten(-1, (self.n_bins, -1))  # (..., bins, D')
         candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype) * self.scale  # (..., k, D')
@@ -69,7 +70,7 @@ class CandidateQNetwork(BasePolicy):
 
     def state_logits(self, states: States) -> Tensor:
         """Logits of the values of states, ``(...)`` → ``(...)``: of their own, not of the candidates'."""
-        return self.state(self.body(states.hidden)).squeeze(-1)
+        return self.state(self.body(self._here(states).hidden)).squeeze(-1)
 
     def q_values(self, states: States, eta: float) -> Tensor:
         """Soft values of the candidates, ``(...)`` → ``(..., k)``, in [0, 1].
@@ -86,6 +87,10 @@ class CandidateQNetwork(BasePolicy):
         if self.n_bins == 1:
             return logits.squeeze(-1).sigmoid()
         return (logits.softmax(dim=-1) * self._returns(logits)).sum(dim=-1)
+
+    def _here(self, states: States) -> States:
+        """The states on the head's device, which need not be that of the language model."""
+        return States(*(part.to(self.embedding.device) for part in states))
 
     def _returns(self, logits: Tensor) -> Tensor:
         """The return of each bin, (n_bins,)."""

@@ -104,7 +104,7 @@ class LanguageModelPath(SequencePath):
     def values(self, observations: Any, masks: NDArray[np.bool_] | None) -> NDArray[np.float64]:  # noqa: D102
         states = self.policy.reader().read(np.asarray(observations), masks)
         result = np.full((len(observations), int(self.model.action_space.n)), -np.inf)  # type: ignore[attr-defined]
-        q_values = self.policy.q_net.q_values(states, self.policy.eta)
+        q_values = self.policy.q_net.q_values(states, self.policy.eta).cpu()
         known = states.log_probs > -torch.inf
         rows = np.arange(len(observations))[:, None].repeat(states.tokens.shape[1], axis=1)
         result[rows[known.numpy()], states.tokens[known].numpy()] = q_values[known].cpu().numpy()
@@ -174,7 +174,7 @@ class LanguageModelPath(SequencePath):
     @torch.no_grad()
     def _policy_log_probs(self, states: States) -> torch.Tensor:
         eta = self.policy.eta
-        return objectives.policy_log_probs(self.policy.q_net.q_values(states, eta), states.prior(), eta)
+        return objectives.policy_log_probs(self.policy.q_net.q_values(states, eta).cpu(), states.prior(), eta)
 
     # ------------------------------------------------------------------ learning
 

@@ -131,4 +131,4 @@ class Reader:
             log_probs = log_probs.masked_fill(~legal, -torch.inf).log_softmax(dim=-1)
         self._log_probs = log_probs
         best, tokens = log_probs.topk(min(self.k, log_probs.shape[1]), dim=-1)
-        return States(self.model.hidden.float().clone(), tokens, best)
+        return States(self.model.hidden.float().cpu().clone(), tokens, best)

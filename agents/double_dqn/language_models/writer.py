@@ -56,11 +56,11 @@ class Writer:
         elif episode_start is not None:
             self._started += np.asarray(episode_start, bool)
         states = reader.read(rows, action_masks)
-        values = self.strength * policy.q_net.q_values(states, policy.eta)
+        values = self.strength * policy.q_net.q_values(states, policy.eta).cpu()
         log_probs = objectives.policy_log_probs(values, states.prior(), policy.eta)
-        nats = objectives.divergence(log_probs, states.prior(), states.mass).cpu().numpy()
+        nats = objectives.divergence(log_probs, states.prior(), states.mass).numpy()
         self.nats += np.where(self._started == 1, nats, 0.0)
-        scores = log_probs.cpu().numpy()
+        scores = log_probs.numpy()
         if deterministic:
-            return states.tokens.cpu().numpy()[np.arange(len(rows)), scores.argmax(axis=1)], reader
+            return states.tokens.numpy()[np.arange(len(rows)), scores.argmax(axis=1)], reader
         return reader.draw(states, scores, self._random)[0], reader
