@@ -22,8 +22,6 @@ CONFIG, RESULT, SAMPLES, MODEL = "config.yaml", "result.json", "samples.txt", "m
 CHECKPOINTS, MODEL_FOLDER = "checkpoint", "model"
 EXPORTED = "config.json"
 """What makes a folder an exported model: see :mod:`agents.saving.export`."""
-TRAINED_IN = ("env", "env_args", "eval_args", "seed", "n_envs")
-"""Keys of ``config.yaml`` that tell a model's environment."""
 _NUMBER, _NULL = {"type": "number"}, {"type": "null"}
 _INTERVAL = {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}
 _KINDS = {
@@ -129,6 +127,12 @@ def find_model(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
         if (folder / CONFIG).is_file():
             return model, _checked_environment(read_yaml_mapping(folder / CONFIG), folder / CONFIG)
     return model, _exported_environment(model) if model.is_dir() else None
+
+
+def trained_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's configuration tells of its model's environment."""
+    told = {key: config.get(key) for key in ("env", "env_args", "seed", "n_envs")}
+    return told | ({"eval_args": config["eval_args"]} if config.get("eval_args") else {})
 
 
 def evaluated_in(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ from agents.application.run_folder import (
     MODEL_FOLDER,
     RESULT,
     SAMPLES,
-    TRAINED_IN,
     create_run_folder,
+    trained_in,
 )
 from agents.application.run_log import open_log
 from agents.application.steered_texts import compare
@@ -235,8 +235,7 @@ def _run(
             sample_env.close()
     seconds = time.perf_counter() - started
     save_model(model, folder / MODEL)
-    trained_in = {name: getattr(settings, name) for name in TRAINED_IN}
-    export_model(model, folder / MODEL_FOLDER, trained_in)
+    export_model(model, folder / MODEL_FOLDER, trained_in(vars(settings)))
 
     if settings.policy == "LanguageModelPolicy":
         say(console, compare(model, settings.env, settings.fresh_args, settings.fresh_seed).save(folder).shown())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.application.resume import reward_errors
-from agents.application.run_folder import TRAINED_IN, brief, evaluated_in, find_model
+from agents.application.run_folder import brief, evaluated_in, find_model, trained_in
 from agents.double_dqn import DoubleDQN
 from agents.offline.corpus import VOCABULARY
 from agents.saving.arguments import checked_env_id, make_env, one_line
@@ -141,9 +141,7 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CommandError(f"DIR must be a new or an empty folder, got {folder}, which has content")
     model_path, config = find_model(path)
-    environment: dict[str, Any] | None = (
-        None if config is None or "env" not in config else {key: config.get(key) for key in TRAINED_IN}
-    )
+    environment: dict[str, Any] | None = None if config is None or "env" not in config else trained_in(config)
     if env_id is not None:
         environment = {"env": env_id, "env_args": env_args or {}}
     elif env_args and environment is not None:

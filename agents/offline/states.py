@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.language_models import LanguageModelPolicy
@@ -72,7 +73,7 @@ def _store(model: DoubleDQN, episodes: TextEpisodes) -> None:
             row = int(np.flatnonzero(going & ~np.isfinite(log_probs))[0])
             token = policy.language_model.tokenizer.token_text(int(actions[row]))
             raise ValueError(f"data must hold tokens that are legal in the environment, got {token!r}")
-        parts = (
+        parts: tuple[NDArray[Any], ...] = (
             states.hidden.cpu().numpy().astype(np.float16),
             states.tokens.cpu().numpy().astype(np.int32),
             states.log_probs.cpu().numpy().astype(np.float16),

@@ -122,10 +122,12 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
 
 
 def _resumable(model: Any) -> tuple[LearningPath, TextGenVecEnv]:
-    path, env = getattr(model, "_path", None), model.env
+    path: Any = getattr(model, "_path", None)
+    env = model.env
     kinds = ((SequencePath, EpisodeReplayBuffer), (TransitionPath, PrioritizedReplayBuffer))
     if not any(isinstance(path, kind) and isinstance(model.replay_buffer, buffer) for kind, buffer in kinds):
-        raise ValueError(f"model must be a DoubleDQN on token sequences to be resumed, got {type(model).__name__}")
+        buffers = " or a ".join(buffer.__name__ for _, buffer in kinds)
+        raise ValueError(f"model must be a DoubleDQN with an {buffers} to be resumed, got {type(model).__name__}")
     if not isinstance(env, TextGenVecEnv):
         raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")
     return path, env
