@@ -24,7 +24,7 @@ Trust = Annotated[
     ),
 ]
 TrustReward = Annotated[
-    bool, typer.Option("--trust", help="With a run folder: import the reward that it names, which runs its code.")
+    bool, typer.Option("--trust", help="Import the reward that a run folder, or --config, names, which runs its code.")
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device: auto, cpu, cuda …")]
 command_line: list[str] = []

@@ -61,7 +61,7 @@ def steer(
 
     Args:
         steering: The model, the prompts, the reward.
-        tokens: Tokens to train for; None for 100,000, or as many as ``minutes`` allow.
+        tokens: Tokens to train for; None for 100,000.
         minutes: Stop after so many minutes; None for 10 where ``tokens`` are not given, else for no limit.
         out: The run folder, see :func:`agents.application.train.train`.
         agent: Arguments of :class:`agents.DoubleDQN`.

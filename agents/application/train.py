@@ -109,7 +109,8 @@ def train(
     console = Console(quiet=True) if console is None else console
     torch.set_num_threads(settings.threads)
     if resume and not trust:
-        check_trust(settings.env_args, Path(str(run_dir)) / CONFIG)
+        for env_args in (settings.env_args, settings.eval_args):
+            check_trust(env_args, Path(str(run_dir)) / CONFIG)
     env = make_env(settings.env, settings.n_envs, settings.seed, settings.env_args)
     model = _make_model(settings, env)
     saved = None

@@ -158,7 +158,19 @@ def test_validate_export_and_report(textgym, run, place, tmp_path):
 
 
 def test_nothing_that_a_folder_names_is_imported_unasked(textgym, run, tmp_path):
-    for arguments in (("validate", run), ("report", run, "--out", tmp_path / "page.html"), ("play", run)):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["env_args"]["reward"], config["eval_args"]["reward"] = None, "steer_rewards:echo"
+    (hidden / "config.yaml").write_text(yaml.safe_dump(config))
+    for arguments in (
+        ("validate", run),
+        ("report", run, "--out", tmp_path / "page.html"),
+        ("play", run),
+        ("train", "--resume", hidden),
+        ("train", "--config", run / "config.yaml", "--run-dir", tmp_path / "new"),
+        ("train", "--config", hidden / "config.yaml", "--run-dir", tmp_path / "new"),
+    ):
         code, _, err = textgym(*arguments)
         assert code == 2 and one_line(err) and "--trust" in err
     assert textgym("export", run, tmp_path / "model")[0] == 0, "it asks for no reward"

@@ -12,6 +12,7 @@ from rich.console import Console
 from agents.application.options import Device, EnvArgs, SetArgs, TrustReward, command_line
 from agents.saving.arguments import checked_env_id, parse_assignments
 from agents.saving.files import CommandError
+from agents.saving.named_rewards import check_trust
 
 if TYPE_CHECKING:
     from agents.application.train import TrainResult
@@ -124,6 +125,10 @@ def train(
         device=device,
         policy=policy,
     )
+    if config is not None and not trust:
+        for named in (settings.env_args, settings.eval_args):
+            if named.get("reward") != env_args.get("reward"):  # what the command line says is the user's word
+                check_trust(named, config)
     if offline is not None:
         online: dict[str, Any] = {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
         result = pretrain(settings, offline, steps is not None, run_dir, **online)
