@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.application.commands.demo import demo
 from agents.application.commands.demonstrations import demonstrations
 from agents.application.commands.doctor import doctor
 from agents.application.commands.export import export
 from agents.application.commands.list_ids import list_ids
 from agents.application.commands.play import play
 from agents.application.commands.report import report
+from agents.application.commands.serve import serve
 from agents.application.commands.steer import steer
 from agents.application.commands.train import train
 from agents.application.commands.tune import tune
@@ -30,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("list")(list_ids)
-for command in (play, train, steer, tune, validate, export, demonstrations, report, doctor):
+for command in (play, train, steer, tune, validate, export, demonstrations, serve, demo, report, doctor):
     app.command()(command)
 
 

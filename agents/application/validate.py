@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.application.resume import reward_errors
-from agents.application.run_folder import brief, evaluated_in, find_model, trained_in
+from agents.application.run_folder import (
+    CONFIG,
+    MODEL_FOLDER,
+    SAMPLES,
+    brief,
+    evaluated_in,
+    find_model,
+    read_result,
+    trained_in,
+)
 from agents.double_dqn import DoubleDQN
 from agents.offline.corpus import VOCABULARY
 from agents.saving.arguments import checked_env_id, make_env, one_line
 from agents.saving.export import check_tokens, export_model
 from agents.saving.files import CommandError, plain, write_text, writing
+from agents.saving.model_card import check_license, model_card
 from agents.saving.named_rewards import check_trust, without_reward
 from agents.vec_env import TextGenVecEnv
 
@@ -124,8 +135,9 @@ def export(
     env_id: str | None = None,
     env_args: dict[str, Any] | None = None,
     trust: bool = False,
+    license_id: str | None = None,
 ) -> Path:
-    """Write a model as files that are safe to open: see :mod:`agents.saving.export`.
+    """Write a model as files that are safe to open, see :mod:`agents.saving.export`, with a model card.
 
     Args:
         path: A run folder, a checkpoint, an exported model or a model file.
@@ -133,6 +145,7 @@ def export(
         env_id: The environment that it was trained in; None for the run's own.
         env_args: Its arguments, in place of the run's own if ``env_id`` or any of them is given.
         trust: See :func:`load_model`.
+        license_id: Licence that the model card names, such as ``"mit"``; None for none.
 
     Raises:
         CommandError: If the model can't be read, has parts of the user's own, or can't be written.
@@ -140,6 +153,10 @@ def export(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CommandError(f"DIR must be a new or an empty folder, got {folder}, which has content")
+    try:
+        check_license(license_id)
+    except ValueError as error:
+        raise CommandError(f"--{one_line(error)}") from None
     model_path, config = find_model(path)
     environment: dict[str, Any] | None = None if config is None or "env" not in config else trained_in(config)
     if env_id is not None:
@@ -150,15 +167,33 @@ def export(
     if environment is not None:
         env = make_env(environment["env"], 1, 0, without_reward(environment.get("env_args") or {}))
         _check_spaces(model, env, environment["env"])
+    scores, texts = _measured(model_path) if env_id is None and not env_args else (None, None)
+
+    def card(content: Mapping[str, Any]) -> str:
+        return model_card(content, folder.resolve().name, scores, texts, license_id)
+
     vocabulary = (model_path if model_path.is_dir() else model_path.parent) / VOCABULARY
     try:
         with writing("DIR", folder, "folder"):
-            export_model(model, folder, environment)
+            export_model(model, folder, environment, card)
             if vocabulary.is_file():  # of a model that learned from a text file
                 write_text(folder / VOCABULARY, vocabulary.read_text("utf-8"))
     except ValueError as error:
         raise CommandError(f"the model in {model_path} can't be exported: {one_line(error)}") from error
     return folder
+
+
+def _measured(model_path: Path) -> tuple[Scores | None, str | None]:
+    """Scores and last texts of the run that a model was the end of; None where there was none."""
+    folder = model_path.parent
+    if model_path.name != MODEL_FOLDER or not (folder / CONFIG).is_file():
+        return None, None
+    result = read_result(folder)
+    try:
+        texts = (folder / SAMPLES).read_text("utf-8").strip().split("\n\n")[-1].partition("\n")[2]
+    except (OSError, UnicodeDecodeError):
+        texts = ""
+    return None if result is None else Scores.from_json(result), texts or None
 
 
 def _check_spaces(model: DoubleDQN, env: TextGenVecEnv, env_id: str) -> None:

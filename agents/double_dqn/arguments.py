@@ -55,7 +55,6 @@ NEVER_NONE = frozenset(
         "verbose",
         "device",
         "priority_alpha",
-        "priority_beta",
         "best_share",
         *set(FLAGS) - {"dueling", "prioritized_replay", "keep_best"},
     }

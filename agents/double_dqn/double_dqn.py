@@ -24,7 +24,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.arguments import check_arguments, check_policy
 from agents.double_dqn.base import LearningAgent
-from agents.double_dqn.defaults import with_defaults
+from agents.double_dqn.defaults import Q_LAMBDA, with_defaults
 from agents.double_dqn.encoder_policy import EncoderPolicy
 from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.health import UpdateWatch
@@ -32,7 +32,13 @@ from agents.double_dqn.language_models.path import LanguageModelPath
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.steering import steering
 from agents.double_dqn.paths import LearningPath
-from agents.double_dqn.policies import GRUPolicy, PerformerPolicy, SequencePolicy, TransformerPolicy
+from agents.double_dqn.policies import (
+    GRUPolicy,
+    PerformerPolicy,
+    SequencePolicy,
+    TransformerPolicy,
+    with_encoder_defaults,
+)
 from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInputPolicy, TransitionPolicy
 from agents.double_dqn.transitions import TransitionPath
@@ -87,13 +93,14 @@ class DoubleDQN(LearningAgent):
         a subclass of
         :class:`agents.double_dqn.policies.SequencePolicy` or of SB3's ``DQNPolicy``
     :param env: An id, a Gymnasium environment or a ``VecEnv``; for sequences, one with ``TokenSequence`` observations.
-        An id of TextGym stands for the native batched environment, with 32 parallel rows for sequences and 1 otherwise
-    :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0). None: 1e-3 on sequences,
+        An id of TextGym stands for the native batched environment, with 64 parallel rows for sequences and 1 otherwise
+    :param learning_rate: Learning rate, or a function of the remaining progress (from 1 to 0). None: 2e-3 on sequences,
         1e-4 on transitions
     :param buffer_size: Environment steps that replay holds. None: 100,000; 1,000,000 on transitions
     :param learning_starts: Environment steps of random legal actions before the first update. None: 1,000; 100 on
         transitions
-    :param batch_size: Episodes, or transitions, in one update. None: 64 episodes, 32 transitions
+    :param batch_size: Episodes, or transitions, in one update. None: 16 to 64 episodes, about 1,024 tokens, or 32
+        transitions
     :param tau: Share of the network that the target network takes over at each of its updates, in [0, 1]; on sequences,
         1 learns without one (as arXiv:2407.04811), which saves a pass of the encoder. None: 0.01; 1 on transitions
     :param gamma: Discount a step, in [0, 1]
@@ -115,31 +122,33 @@ class DoubleDQN(LearningAgent):
     :param max_grad_norm: Largest norm of a gradient; larger ones are scaled down
     :param stats_window_size: Episodes over which the logged return is averaged
     :param tensorboard_log: Folder for TensorBoard; None for none
-    :param policy_kwargs: Arguments of the policy: ``features_dim``, ``n_layers``, ``n_heads`` … for sequences,
-        ``net_arch`` … for transitions
+    :param policy_kwargs: Arguments of the policy: ``features_dim``, ``n_heads``, ``n_layers`` (1 unless given),
+        ``n_gram`` (3 unless given) … for sequences, ``net_arch`` … for transitions
     :param verbose: 0 prints nothing, 1 the training log, 2 more; True is 1
     :param seed: Seed of everything random; the same seed repeats a run bit for bit
     :param device: ``"auto"``, ``"cpu"``, ``"cuda"`` …
     :param _init_setup_model: Whether to build the networks at once
     :param updates_per_step: Updates for each environment step, whatever the number of parallel environments;
-        ``gradient_steps``, where given, decides instead. None: 0.04 on sequences
+        ``gradient_steps``, where given, decides instead. None: 0.02 on sequences
     :param double_q: Whether the online network picks the action that the target network rates
     :param dueling: Whether the head splits state values from advantages. None: yes, unless ``policy`` is a class that
         can't, such as SB3's ``DQNPolicy``
     :param prioritized_replay: Whether episodes, or transitions, with large errors are replayed more often. None: yes,
         unless ``replay_buffer_class`` is one of SB3's that can't, such as ``HerReplayBuffer``
     :param priority_alpha: How much more often: 0 is uniform, 1 proportional to the priority
-    :param priority_beta: Initial strength of the importance weights that correct for it
-    :param priority_beta_final: Their strength in the end; with 0 for both there are none (as in R2D2). None: 1
+    :param priority_beta: Initial strength of the importance weights that correct for it. None: 0; 0.4 on transitions
+    :param priority_beta_final: Their strength in the end; with 0 for both there are none (as in R2D2). None: 0; 1 on
+        transitions
     :param lower_bound: Sequences only: whether the discounted return that replay saw bounds the target from below. Only
         for environments whose rewards the observation determines
     :param keep_best: Sequences only: whether replay never drops the best episode of a prompt, in up to a quarter of
-        ``buffer_size``: where rewards are rare, a success that was forgotten may not come again. None: no
+        ``buffer_size``: where rewards are rare, a success that was forgotten may not come again. None: yes
     :param best_share: Sequences only: share of each batch, in [0, 0.9], that is drawn from these episodes whatever
         their priorities (self-imitation, arXiv:1806.05635); needs ``keep_best``
     :param q_lambda: Sequences only: λ of Peng's Q(λ), in [0, 1], which mixes the targets of all numbers of steps up to
         the end of the episode: 0 is one step, 1 the return; or a function of the remaining progress (from 1 to 0), as
-        for ``learning_rate``. None: ``n_steps``
+        for ``learning_rate``. None: from 0.9 to 0, unless ``n_steps`` or ``lower_bound`` carries rewards over
+        several tokens
     :param watkins: Whether Q(λ) stops before the first action that was not greedy (Watkins's)
     :param exploration: ``"ucb"`` (counts of last tokens, or of hashes of other observations), ``"ensemble_ucb"`` (with
         ``policy_kwargs={"n_ensemble": 5}`` heads unless told otherwise), ``"epsilon"``, ``"boltzmann"``, or an
@@ -148,7 +157,7 @@ class DoubleDQN(LearningAgent):
     :param loss: ``"huber"``, of the difference between value and target; on sequences also ``"cross_entropy"``, for
         returns between known bounds: the head's values are Q = low + (high − low)·σ(z), and the loss is the binary
         cross-entropy of the target's place between the bounds (two bins of arXiv:2403.03950). Targets beyond the bounds
-        count as the bound. None: ``"huber"``
+        count as the bound. None: ``"cross_entropy"`` where the bounds are given or known, else ``"huber"``
     :param value_range: The bounds, ``(low, high)``, in units of the reward. None: those of an episode's return that the
         environment's task states, with 0
     :raises ValueError: if an argument is out of range, or does not fit the policy or the observations
@@ -204,7 +213,7 @@ class DoubleDQN(LearningAgent):
         dueling: bool | None = None,
         prioritized_replay: bool | None = None,
         priority_alpha: float = 0.6,
-        priority_beta: float = 0.4,
+        priority_beta: float | None = None,
         lower_bound: bool = False,
         q_lambda: float | Schedule | None = None,
         watkins: bool = False,
@@ -239,6 +248,7 @@ class DoubleDQN(LearningAgent):
                 "exploration_final_eps": exploration_final_eps,
                 "target_update_interval": None if target_update_interval is None else int(target_update_interval),
                 "keep_best": keep_best,
+                "priority_beta": priority_beta,
                 "priority_beta_final": priority_beta_final,
                 "loss": loss,
             },
@@ -249,6 +259,7 @@ class DoubleDQN(LearningAgent):
         self.dueling = chosen.pop("dueling")
         self.prioritized_replay = chosen.pop("prioritized_replay")
         self.keep_best, self.best_share = chosen.pop("keep_best"), best_share
+        self.priority_beta = chosen.pop("priority_beta")
         self.priority_beta_final = chosen.pop("priority_beta_final")
         self.loss = chosen.pop("loss")
         self.value_range = None if value_range is None else checked_value_range(value_range)
@@ -258,8 +269,12 @@ class DoubleDQN(LearningAgent):
             env = make_vec_env(env, n_envs=self._path.default_n_envs, seed=seed)
         self.double_q = double_q
         self.priority_alpha = priority_alpha
-        self.priority_beta = priority_beta
         self.lower_bound = lower_bound
+        sequences, from_file = self._path.name == "sequences", not _init_setup_model
+        if sequences and not from_file:
+            if q_lambda is None and n_steps == 1 and not lower_bound:
+                q_lambda = LinearSchedule(*Q_LAMBDA, 1.0)
+            policy_kwargs = with_encoder_defaults(policy_class, policy_kwargs)
         self.q_lambda, self.watkins = q_lambda, watkins
         if q_lambda is not None and n_steps > 1:
             raise ValueError(f"n_steps must be 1 with q_lambda, which takes its place, got {n_steps}")

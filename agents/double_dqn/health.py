@@ -132,7 +132,7 @@ class UpdateWatch:
         origin: list[int] = []
         if indices is not None:
             origin = np.unique(indices if bad is None else indices[bad]).tolist()
-        kind = "episodes" if model._path.name == "sequences" else "transitions"
+        kind = "transitions" if model._path.name == "transitions" else "episodes"
         named = ", ".join(map(str, origin[:_MOST_NAMED])) + (" …" if len(origin) > _MOST_NAMED else "")
         update, saved = model._n_updates + number, model.last_checkpoint
         raise NumericalError(

@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 
+from agents.double_dqn.defaults import ENCODER
 from agents.double_dqn.heads import QHead
 from agents.encoders.base import CausalEncoder, EncoderState
 from agents.representations.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
@@ -285,3 +286,13 @@ class GRUPolicy(SequencePolicy):
     """:class:`SequencePolicy` over a :class:`agents.encoders.GRU`."""
 
     extractor_class = GRUExtractor
+
+
+def with_encoder_defaults(policy_class: type[BasePolicy], policy_kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """Arguments of a policy, with the default blocks where its encoder is one of attention and they are not given."""
+    given = dict(policy_kwargs or {})
+    extractor = given.get("features_extractor_class") or getattr(policy_class, "extractor_class", None)
+    if extractor not in (PerformerExtractor, TransformerExtractor):
+        return given
+    named = {**given, **(given.get("features_extractor_kwargs") or {})}
+    return given | {name: value for name, value in ENCODER.items() if name not in named}

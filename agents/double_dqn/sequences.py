@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.double_dqn.base import LearningAgent
+from agents.double_dqn.defaults import default_batch_size
 from agents.double_dqn.losses import sequence_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.policies import ActingState, SequencePolicy
@@ -19,15 +20,15 @@ from agents.exploration import context_keys
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer, sequence_priorities
 from textgym import TokenSequence
 
-# For returns in [0, 1] that are paid token by token; a larger one drowns differences of 0.1 between tokens.
-DEFAULT_UCB_COEFFICIENT = 0.02
+# For returns in [0, 1]. With 0.02 a success that is rare stays so for long; 0.3 costs where many words are to be tried.
+DEFAULT_UCB_COEFFICIENT = 0.1
 
 
 class SequencePath(LearningPath):
     """Learns all actions of an episode from one pass, and reads each token once when it acts."""
 
     name = "sequences"
-    default_n_envs = 32
+    default_n_envs = 64
     default_log_interval = 100
     default_buffer: ClassVar[type[EpisodeReplayBuffer]] = EpisodeReplayBuffer
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {"ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT}}
@@ -67,6 +68,8 @@ class SequencePath(LearningPath):
         if model.best_share and not model.keep_best:
             raise ValueError(f"best_share needs keep_best=True, got best_share={model.best_share}")
         self._choose_loss()
+        if model.batch_size is None:
+            model.batch_size = default_batch_size(model.observation_space.shape[0])
 
     def _choose_loss(self) -> None:
         """Decide between the losses where that was left open, and on the bounds of the values where they are needed."""

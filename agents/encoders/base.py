@@ -26,15 +26,19 @@ class EncoderState:
     Attributes:
         lengths: Tokens that each row has consumed, (B,), int64.
         tensors: The encoder's own memory, each tensor (B, ...).
+        recent: Last tokens of each row, the newest last, each plus one and 0 where there is none yet, (B, K), int64;
+            None for encoders that do not look back at them.
     """
 
     lengths: Tensor
     tensors: tuple[Tensor, ...]
+    recent: Tensor | None = None
 
     def take(self, rows: Rows) -> EncoderState:
         """Return a copy of these rows, in the order given."""
         index = self._index(rows)
-        return EncoderState(self.lengths[index], tuple(tensor[index] for tensor in self.tensors))
+        recent = None if self.recent is None else self.recent[index]
+        return EncoderState(self.lengths[index], tuple(tensor[index] for tensor in self.tensors), recent)
 
     def put(self, rows: Rows, other: EncoderState) -> None:
         """Overwrite these rows, in place, with all the rows of ``other`` in their order."""
@@ -42,11 +46,13 @@ class EncoderState:
         self.lengths[index] = other.lengths
         for mine, theirs in zip(self.tensors, other.tensors, strict=True):
             mine[index] = theirs
+        if self.recent is not None and other.recent is not None:
+            self.recent[index] = other.recent
 
     def reset(self, rows: Rows) -> None:
         """Return these rows to the empty prefix, in place."""
         index = self._index(rows)
-        for tensor in (self.lengths, *self.tensors):
+        for tensor in (self.lengths, *self.tensors, *(() if self.recent is None else (self.recent,))):
             tensor[index] = 0
 
     def _index(self, rows: Rows) -> Tensor:

@@ -64,18 +64,18 @@ class CacheState(EncoderState):
         else:
             tensors, appends = self.tensors, self.appends
             appends.count += 1
-        return CacheState(self.lengths + lengths, tensors, appends, appends.count)
+        return CacheState(self.lengths + lengths, tensors, self.recent, appends, appends.count)
 
     def take(self, rows: Rows) -> CacheState:
         """Return a copy of these rows, in the order given."""
         taken = super().take(rows)
-        return CacheState(taken.lengths, taken.tensors)
+        return CacheState(taken.lengths, taken.tensors, taken.recent)
 
     def put(self, rows: Rows, other: EncoderState) -> None:
         """Overwrite these rows, in place, with all the rows of ``other`` in their order."""
         assert isinstance(other, CacheState)
         self._own(max(self.capacity, other.capacity))
-        super().put(rows, CacheState(other.lengths, _copied(other.tensors, self.capacity)))
+        super().put(rows, CacheState(other.lengths, _copied(other.tensors, self.capacity), other.recent))
 
     def reset(self, rows: Rows) -> None:
         """Return these rows to the empty prefix, in place."""

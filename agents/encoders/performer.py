@@ -73,10 +73,11 @@ class Performer(AttentionEncoder):
         n_heads: Number of attention heads H (≥ 1).
         n_random_features: Random features M of a head (≥ 1).
         feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
-        embedding_std: Standard deviation of the initial token and position embeddings (> 0).
+        embedding_std: Standard deviation of all initial embeddings (> 0).
         feature_map: ``"softmax"`` over the M projections of a token, which can attend sharply and learns long copies
             sooner (0.95 on 12 symbols of 31 after 40,000 to 50,000 steps); ``"relu"`` of each projection (0.969 and
             0.903 after 60,000); or ``"favor+"``, the estimate of softmax attention, which needs M ≥ 256 to be one.
+        n_gram: Tokens whose embeddings a position adds up (≥ 1), see :class:`AttentionEncoder`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -99,8 +100,9 @@ class Performer(AttentionEncoder):
         feedforward_mult: int = 4,
         embedding_std: float = 0.5,
         feature_map: FeatureMap = "softmax",
+        n_gram: int = 1,
     ) -> None:
-        super().__init__(vocab_size, context_length, pad_id, features_dim, n_heads, embedding_std)
+        super().__init__(vocab_size, context_length, pad_id, features_dim, n_heads, embedding_std, n_gram)
         require_positive(n_layers=n_layers, n_random_features=n_random_features, feedforward_mult=feedforward_mult)
         if feature_map not in get_args(FeatureMap):
             raise ValueError(f"feature_map must be one of {get_args(FeatureMap)}, got {feature_map!r}")
@@ -155,6 +157,7 @@ class Performer(AttentionEncoder):
         return EncoderState(
             lengths=torch.zeros(batch_size, dtype=torch.int64, device=device),
             tensors=tuple(torch.zeros(shape, dtype=weight.dtype, device=device) for _ in self.performer.net.layers),
+            recent=self.no_tokens(batch_size, device),
         )
 
     def step(self, tokens: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
@@ -167,16 +170,15 @@ class Performer(AttentionEncoder):
             memories.append(memory)
             return out.unsqueeze(2)
 
-        x = self.embed(tokens, state.lengths)  # (B, D)
-        features = self._blocks(x.unsqueeze(1), attend).squeeze(1)
-        return features, EncoderState(state.lengths + 1, tuple(memories))
+        x, recent = self.embed_next(tokens.unsqueeze(1), torch.ones_like(state.lengths), state)
+        features = self._blocks(x, attend).squeeze(1)
+        return features, EncoderState(state.lengths + 1, tuple(memories), recent)
 
     def prefill(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """Append each row's new tokens; see :meth:`CausalEncoder.prefill`."""
         self.check_prefill(tokens, lengths, state)
         offsets = torch.arange(tokens.shape[1], device=tokens.device)  # (P,)
         is_token = (offsets < lengths.unsqueeze(1)).unsqueeze(1).unsqueeze(-1)  # (B, 1, P, 1)
-        positions = (state.lengths.unsqueeze(1) + offsets).clamp(max=self.context_length - 1)  # (B, P)
         memories: list[Tensor] = []
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -184,8 +186,9 @@ class Performer(AttentionEncoder):
             memories.append(memory)
             return out
 
-        features = self._blocks(self.embed(tokens, positions), attend)
-        return features_at(features, lengths - 1), EncoderState(state.lengths + lengths, tuple(memories))
+        x, recent = self.embed_next(tokens, lengths, state)
+        features = self._blocks(x, attend)
+        return features_at(features, lengths - 1), EncoderState(state.lengths + lengths, tuple(memories), recent)
 
     def _blocks(self, x: Tensor, attend: Attend) -> Tensor:
         """Run the residual stream, (B, L, D), through every block of ``self.performer`` and the final norm."""

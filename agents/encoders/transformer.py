@@ -33,7 +33,8 @@ class Transformer(AttentionEncoder):
         n_layers: Number of blocks (≥ 1).
         n_heads: Number of attention heads H (≥ 1).
         feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
-        embedding_std: Standard deviation of the initial token and position embeddings (> 0).
+        embedding_std: Standard deviation of all initial embeddings (> 0).
+        n_gram: Tokens whose embeddings a position adds up (≥ 1), see :class:`AttentionEncoder`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -54,8 +55,9 @@ class Transformer(AttentionEncoder):
         n_heads: int = 4,
         feedforward_mult: int = 4,
         embedding_std: float = 0.5,
+        n_gram: int = 1,
     ) -> None:
-        super().__init__(vocab_size, context_length, pad_id, features_dim, n_heads, embedding_std)
+        super().__init__(vocab_size, context_length, pad_id, features_dim, n_heads, embedding_std, n_gram)
         require_positive(n_layers=n_layers, feedforward_mult=feedforward_mult)
         self.blocks = nn.ModuleList(Block(features_dim, feedforward_mult) for _ in range(n_layers))
         self.norm = nn.LayerNorm(features_dim)
@@ -90,6 +92,7 @@ class Transformer(AttentionEncoder):
         return CacheState(
             lengths=torch.zeros(batch_size, dtype=torch.int64, device=device),
             tensors=tuple(torch.zeros(shape, dtype=weight.dtype, device=device) for _ in self.blocks),
+            recent=self.no_tokens(batch_size, device),
         )
 
     def step(self, tokens: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
@@ -122,7 +125,7 @@ class Transformer(AttentionEncoder):
             keys, values = memory[:, 0, :, :end], memory[:, 1, :, :end]
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=visible)
 
-        x = self.embed(tokens, positions.clamp(max=self.context_length - 1))
+        x, cache.recent = self.embed_next(tokens, lengths, state)
         return self._run(x, attend), cache
 
     def _run(self, x: Tensor, attend: Attend, positions: Tensor | None = None) -> Tensor:

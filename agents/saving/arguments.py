@@ -77,12 +77,12 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
 def agent_defaults(policy: str = "PerformerPolicy") -> dict[str, Any]:
     """Arguments of :class:`agents.DoubleDQN` that ``--set`` takes, with their defaults with a policy."""
     from agents.double_dqn import DoubleDQN
-    from agents.double_dqn.defaults import DEFAULTS
+    from agents.double_dqn.defaults import defaults_of
 
     parameters = inspect.signature(DoubleDQN.__init__).parameters
     declared = {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTABLE}
-    of_sequences = policy != "EncoderPolicy"
-    return declared | {name: d.sequences if of_sequences else d.transitions for name, d in DEFAULTS.items()}
+    paths = {"LanguageModelPolicy": "language_models", "EncoderPolicy": "transitions"}
+    return declared | defaults_of(paths.get(policy, "sequences"))
 
 
 def check_agent_arguments(arguments: dict[str, Any], source: str = "--set", policy: str = "PerformerPolicy") -> None:

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from agents.exploration import EXPLORATIONS
 from agents.representations.extractors import GRUExtractor, PerformerExtractor, TransformerExtractor
 from agents.saving.arguments import SCHEDULES, constructor_arguments
 from agents.saving.files import CommandError, plain, versions
+from agents.saving.model_card import CARD_FILE
 from agents.saving.model_spaces import space_as_json, space_from_json
 from agents.saving.named_rewards import without_reward
 from agents.saving.state_file import write_synced
@@ -76,7 +77,12 @@ def describe(model: DoubleDQN) -> dict[str, Any]:
     }
 
 
-def export_model(model: DoubleDQN, folder: str | Path, environment: Mapping[str, Any] | None = None) -> Path:
+def export_model(
+    model: DoubleDQN,
+    folder: str | Path,
+    environment: Mapping[str, Any] | None = None,
+    card: Callable[[Mapping[str, Any]], str] | None = None,
+) -> Path:
     """Write a model's policy, so that :func:`load` gives back the same Q-values.
 
     Replay, the optimizer and counts of visits stay behind: they are the business of checkpoints.
@@ -86,6 +92,8 @@ def export_model(model: DoubleDQN, folder: str | Path, environment: Mapping[str,
         folder: The folder; it is made where it does not exist. An earlier model in it is replaced.
         environment: What it was trained in: ``env``, an id, with ``env_args``, ``seed`` and ``n_envs`` where known.
             None where there is no id; then there is no tokenizer either.
+        card: Content of ``config.json`` → content of ``README.md``: see :mod:`agents.saving.model_card`. None for no
+            such file.
 
     Returns:
         The folder.
@@ -113,6 +121,8 @@ def export_model(model: DoubleDQN, folder: str | Path, environment: Mapping[str,
     weights = save_tensors({name: value.detach().cpu().clone() for name, value in model.q_net.state_dict().items()})
     config["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     files[WEIGHTS_FILE] = weights
+    if card is not None:
+        files[CARD_FILE] = card(config).encode()
     # Last, as it is what makes the folder a model.
     files[CONFIG_FILE] = (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,14 +18,13 @@ class Preset:
     """
 
     steps: int = 100_000
-    n_envs: int = 32
+    n_envs: int = 64
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 PRESETS: dict[str, Preset] = {
     "TextGen-v0": Preset(
         steps=400_000,
-        n_envs=64,
         kwargs={
             # 1,500 words to try out: more texts help more than more updates a text.
             "updates_per_step": 0.01,
@@ -33,7 +32,13 @@ PRESETS: dict[str, Preset] = {
             # The reward is deterministic, so the return that a text has earned bounds its value from below.
             "lower_bound": True,
             # What its results in the README were measured with.
-            "policy_kwargs": {"feature_map": "relu"},
+            "loss": "huber",
+            "q_lambda": 0.0,
+            "priority_beta": 0.4,
+            "priority_beta_final": 1.0,
+            "keep_best": False,
+            "exploration_kwargs": {"coefficient": 0.02},
+            "policy_kwargs": {"feature_map": "relu", "n_layers": 2},
         },
     ),
     "TextGen/Copy-v0": Preset(steps=20_000),

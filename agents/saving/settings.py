@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.double_dqn.defaults import BEFORE
+from agents.double_dqn.defaults import as_before
 from agents.double_dqn.evaluation import FRESH_SEED
 from agents.saving.arguments import (
     agent_defaults,
@@ -96,7 +96,7 @@ def resolve_settings(
         if not isinstance(file.get(key, {}), dict):
             raise CommandError(f"--config {config}: {key} must be a mapping of names to values, got {file[key]!r}")
     if "versions" in file and "agent" in file:  # a run's own file names every argument that there was
-        file["agent"] = merge(BEFORE, file["agent"])
+        file["agent"] = as_before(file["agent"])
     env = env if env is not None else file.get("env")
     if env is None:
         raise CommandError("ID must name an environment (or --config a file that has one); see 'textgym list'")

@@ -131,7 +131,8 @@ def test_learns_to_reverse_two_symbols():
 def test_range_comes_from_the_task_and_includes_zero():
     assert made(loss="cross_entropy").value_range == (0.0, 1.0)
     assert made(loss="cross_entropy", value_range=[-1, 2]).value_range == (-1.0, 2.0)
-    assert made().value_range is None and made().loss == "huber"
+    assert made().value_range == (0.0, 1.0) and made().loss == "cross_entropy"
+    assert made(loss="huber").value_range is None
 
 
 @pytest.mark.parametrize(
@@ -149,13 +150,14 @@ def test_bad_arguments(kwargs, message):
         made(**kwargs)
 
 
-def test_unknown_ranges_must_be_given():
+def test_unknown_ranges_must_be_given_or_leave_the_other_loss():
     def reward(prompts, completions, **columns):
         return [float(len(text)) for text in completions]
 
     env = make_vec_env("TextGen-v0", n_envs=2, env_kwargs={"reward": reward, "max_new_tokens": 3})
     with pytest.raises(ValueError, match=r"loss=\"cross_entropy\" needs value_range=\(low, high\)"):
         DoubleDQN("PerformerPolicy", env, loss="cross_entropy", policy_kwargs=SMALL)
+    assert DoubleDQN("PerformerPolicy", env, policy_kwargs=SMALL).loss == "huber"
     model = DoubleDQN("PerformerPolicy", env, loss="cross_entropy", value_range=(0, 60), policy_kwargs=SMALL)
     assert model.q_net.head.value_range == (0.0, 60.0)
     with pytest.raises(ValueError, match="needs a policy for sequences, got MlpPolicy"):

@@ -175,7 +175,7 @@ def test_q_lambda_goes_from_one_step_to_the_return_unless_watkins_cuts_it():
 
 
 def test_lambda_may_be_a_function_of_the_remaining_progress():
-    assert make_model(q_lambda=0.5).current_q_lambda == 0.5 and make_model().current_q_lambda is None
+    assert make_model(q_lambda=0.5).current_q_lambda == 0.5 and make_model(n_steps=2).current_q_lambda is None
     model, seen = make_model(q_lambda=lambda remaining: 0.25 + 0.5 * remaining), []
     assert model.current_q_lambda == 0.75
     model.learn(400, callback=lambda *_: seen.append(model.current_q_lambda) or True)
@@ -377,7 +377,7 @@ def test_get_and_set_parameters():
         ({"n_steps": 0}, "n_steps must be an integer of at least 1, got 0"),
         ({"q_lambda": 1.1}, r"q_lambda must be in \[0, 1\], got 1.1"),
         ({"q_lambda": 0.5, "n_steps": 3}, "n_steps must be 1 with q_lambda, which takes its place, got 3"),
-        ({"watkins": True}, "watkins=True needs q_lambda, got None"),
+        ({"watkins": True, "n_steps": 3}, "watkins=True needs q_lambda, got None"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"policy_kwargs": {"features_dim": 10, "n_heads": 4}}, "features_dim"),
         ({"lower_bound": True, "env": small_env(task=Secret(**SMALL))}, "lower_bound=True needs"),
@@ -406,7 +406,8 @@ def test_explorers_get_the_schedule_of_the_constructor():
 
 def test_progress_ends_at_zero_though_the_last_rollout_goes_past_the_end():
     progress = []
-    model = make_model(small_env(32), learning_rate=lambda remaining: progress.append(remaining) or 1e-3)
+    schedule = {"learning_rate": lambda remaining: progress.append(remaining) or 1e-3}
+    model = make_model(small_env(32), priority_beta=0.4, priority_beta_final=1.0, **schedule)
     betas, sample = [], model.replay_buffer.sample
     model.replay_buffer.sample = lambda *args, **kwargs: betas.append(kwargs["beta"]) or sample(*args, **kwargs)
     model.learn(330)  # 352 steps

@@ -29,7 +29,9 @@ ENCODERS: dict[str, Callable[..., CausalEncoder]] = {
     "performer-softmax": Performer,
     "performer-relu": partial(Performer, feature_map="relu"),
     "performer-favor+": partial(Performer, feature_map="favor+"),
+    "performer-3-gram": partial(Performer, n_gram=3),
     "transformer": Transformer,
+    "transformer-3-gram": partial(Transformer, n_gram=3),
     "gru": GRU,
 }
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
@@ -136,7 +138,9 @@ def test_attention_errors() -> None:
 
 # The Transformer's cost is quadratic.
 @pytest.mark.parametrize(
-    ("name", "length"), [(name, 512 if name == "transformer" else 2200) for name in ENCODERS], ids=list(ENCODERS)
+    ("name", "length"),
+    [(name, 512 if name.startswith("transformer") else 2200) for name in ENCODERS],
+    ids=list(ENCODERS),
 )
 def test_parallel_and_recurrent_agree_over_thousands_of_tokens(name: str, length: int) -> None:
     encoder = make(name, context_length=length)
@@ -251,7 +255,7 @@ def test_step_leaves_the_state_as_it_was(name: str) -> None:
         assert_equal(state, before)
 
 
-@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "transformer"])
+@pytest.mark.parametrize("name", [name for name in ENCODERS if not name.startswith("transformer")])
 def test_size_of_the_state_does_not_grow(name: str) -> None:
     encoder = make(name)
     _, state = encoder.prefill(random_tokens(2, 24), torch.tensor([24, 3]), encoder.initial_state(2))
@@ -506,3 +510,41 @@ def test_cache_is_shared_along_one_text_and_copied_for_a_second() -> None:
         torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
         features, _ = encoder.step(tokens[:, 99], states[98])
         torch.testing.assert_close(features, encoder(tokens)[:, -1], atol=1e-5, rtol=0)
+
+
+def test_one_layer_looks_up_what_followed_only_with_n_grams() -> None:
+    """Key, value, key, value …, and a key again: its value follows from one attention layer if keys know their past."""
+
+    def accuracy(n_gram: int) -> float:
+        torch.manual_seed(0)
+        encoder = make(n_layers=1, features_dim=32, n_gram=n_gram)
+        head = torch.nn.Linear(32, PAD)
+        optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=5e-3)
+        for _ in range(200):
+            keys = torch.rand(64, 5).argsort(dim=1)[:, :4]
+            values = torch.randint(5, 10, (64, 4))
+            asked = torch.randint(0, 4, (64, 1))
+            tokens = torch.cat([torch.stack([keys, values], dim=2).flatten(1), keys.gather(1, asked)], dim=1)
+            logits = head(encoder(tokens)[:, -1])
+            loss = torch.nn.functional.cross_entropy(logits, values.gather(1, asked)[:, 0])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return float((logits.argmax(dim=1) == values.gather(1, asked)[:, 0]).float().mean())
+
+    assert accuracy(2) >= 0.9 > 0.6 >= accuracy(1)
+
+
+def test_state_of_n_grams_can_be_reset_and_moved() -> None:
+    encoder = make(n_gram=3).eval()
+    tokens = random_tokens(3, 6)
+    _, state = encoder.prefill(tokens, torch.tensor([6, 2, 4]), encoder.initial_state(3))
+    assert state.recent is not None and state.recent[1].tolist() == [int(t) + 1 for t in tokens[1, :2]]
+    taken = state.take([2, 0])
+    state.reset([2])
+    assert state.recent[2].tolist() == [0, 0]
+    state.put([2], taken.take([0]))
+    following = random_tokens(3, 1)[:, 0]
+    features, _ = encoder.step(following, state)
+    whole = encoder(torch.cat([tokens[2:, :4], following[2:, None]], dim=1))[0, -1]
+    assert torch.allclose(features[2], whole, atol=1e-5)

@@ -281,6 +281,7 @@ class TestCommands:
         code, out, _ = textgym("export", run.folder, tmp_path / "model")
         assert (code, out) == (0, f"wrote {tmp_path / 'model'}\n")
         assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+            "README.md",
             "config.json",
             "model.safetensors",
             "tokenizer.json",

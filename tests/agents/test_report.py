@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -47,10 +46,10 @@ from agents.saving.settings import resolve_settings
 from benchmarks.cells import Cell
 from benchmarks.sensitivity import described, variants
 from benchmarks.sweep import SWEEPS
+from tests.browsing import css, resize
 from textgym import env_ids, references
 
 EVIL = '</script><img src=x onerror="document.title=1">&\u2028\u202eאב🦜'
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 def result(agent="ours", task="TextGen/Reverse-v0", seed=0, scores=(0.1, 0.5, 0.9), steps=1000, **cell):
@@ -478,40 +477,11 @@ def test_table_aligns_numbers_only():
 # ------------------------------------------------------------------------------------------------ in a browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
-    for flag in (*flags.split(), "--disable-dev-shm-usage", f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def opened(browser, page):
-    def resize(width, scheme="light"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-    resize(1180)
+    resize(browser, 1180)
     browser.get(page.as_uri())
-    browser.resize = resize
     return browser
-
-
-def css(driver, selector):
-    return driver.find_elements("css selector", selector)
 
 
 def test_browser_opens_it_without_an_error_or_a_request(opened):
@@ -593,7 +563,7 @@ def test_browser_token_view_answers_clicks_and_keys(opened):
 @pytest.mark.parametrize("width", [390, 1180])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_browser_on_a_phone_and_in_the_dark(opened, width, scheme):
-    opened.resize(width, scheme)
+    resize(opened, width, scheme)
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     ink, ground = (
         [int(part) for part in re.findall(r"\d+", opened.execute_script(script))[:3]]

@@ -16,11 +16,15 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the model, a new or an empty folder.")],
     env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
     env_arg: EnvArgs = None,
+    license_id: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="Licence that its card names, such as mit.")
+    ] = None,
     trust: Trust = False,
 ) -> None:
-    """Write a model that is safe to share and to open: config.json, model.safetensors, tokenizer.json."""
+    """Write a model that is safe to share and to open: config.json, model.safetensors, tokenizer.json, README.md."""
     if env is not None:
         env = checked_env_id(env)
     from agents.application.validate import export
 
-    print(f"wrote {export(path, folder, env, parse_assignments('--env-arg', env_arg or []), trust)}")
+    env_args = parse_assignments("--env-arg", env_arg or [])
+    print(f"wrote {export(path, folder, env, env_args, trust, license_id)}")

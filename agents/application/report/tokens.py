@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.application.visible import shown
 from agents.double_dqn import DoubleDQN
 from agents.vec_env import TextGenVecEnv, action_masks
-from textgym import TokenSequence, sequence_lengths
+from textgym import Task, TokenSequence, sequence_lengths
+from textgym.tokenizers import Tokenizer
 
 N_ALTERNATIVES = 5
 SLIP_PROBABILITY = 0.2
 """In every other episode a token is, with this probability, a random legal one: the best tokens all have advantage 0,
 and how a value falls after a slip, and what the model makes of it, is what a reader wants to see."""
-_NAMES = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Step:
         text: Its text.
         q: Value of the token, Q(s, a).
         v: Value of the state, the highest Q of a legal token (of a candidate of a language model).
+        mean: The mean Q of these tokens.
         runner_up: The highest Q of the *other* legal tokens; None where there is none.
         reward: What the environment paid for it.
         td_error: reward + γ · (value of the next state, 0 at the end) − Q(s, a).
@@ -40,6 +43,7 @@ class Step:
     text: str
     q: float
     v: float
+    mean: float
     runner_up: float | None
     reward: float
     td_error: float
@@ -51,6 +55,11 @@ class Step:
     def advantage(self) -> float:
         """Q(s, a) − max Q(s, ·): 0 for the best token, else what the choice is thought to cost."""
         return self.q - self.v
+
+    @property
+    def advantage_over_mean(self) -> float:
+        """Q(s, a) − mean Q(s, ·): what the choice is thought to gain over a random legal token."""
+        return self.q - self.mean
 
 
 @dataclass(frozen=True)
@@ -64,13 +73,14 @@ class Episode:
     observation: NDArray[np.int32]
 
 
-def play(model: DoubleDQN, env: TextGenVecEnv, seed: int) -> list[Episode]:
-    """One episode in each row, greedy in the even ones, with slips in the odd ones.
+def play(model: DoubleDQN, env: TextGenVecEnv, seed: int, slips: Sequence[bool] | None = None) -> list[Episode]:
+    """One episode in each row, greedy or with slips.
 
     Args:
         model: The trained model.
         env: Its environment.
         seed: Row ``i`` is seeded ``seed + i``; the slips follow from it too.
+        slips: Which rows have slips, shape ``(n,)``; None for the odd ones.
 
     Returns:
         As many episodes as there are rows.
@@ -83,7 +93,7 @@ def play(model: DoubleDQN, env: TextGenVecEnv, seed: int) -> list[Episode]:
         raise ValueError(f"env must have TokenSequence observations, got {space}")
     random = np.random.default_rng(seed)
     task, n = env.get_attr("task")[0], env.num_envs
-    may_slip = np.arange(n) % 2 == 1
+    may_slip = np.arange(n) % 2 == 1 if slips is None else np.asarray(slips, bool)
     env.seed(seed)
     observations: Any = env.reset()
     prompt_lengths = sequence_lengths(observations, space.pad_id)
@@ -96,9 +106,9 @@ def play(model: DoubleDQN, env: TextGenVecEnv, seed: int) -> list[Episode]:
         q_values = model.action_values(observations, masks)
         greedy, state = model.predict(observations, state, starts, deterministic=True, action_masks=masks)
         legal = np.isfinite(q_values)
-        slips = may_slip & (random.random(n) < SLIP_PROBABILITY)
+        slipped = may_slip & (random.random(n) < SLIP_PROBABILITY)
         drawn = np.where(legal, random.random(q_values.shape), -1.0).argmax(axis=1)
-        actions = np.where(slips, drawn, greedy)
+        actions = np.where(slipped, drawn, greedy)
         before = sequence_lengths(observations, space.pad_id)
         step: Any = env.step(actions)
         following, rewards, ended, infos = step
@@ -107,10 +117,10 @@ def play(model: DoubleDQN, env: TextGenVecEnv, seed: int) -> list[Episode]:
             text = infos[row]["terminal_observation"] if ended[row] else following[row]
             reply = text[before[row] + 1 :]
             recorded[row].append(
-                _step(task, q_values[row], int(actions[row]))
+                step_values(task, q_values[row], int(actions[row]))
                 | {
                     "reward": float(rewards[row]),
-                    "slip": bool(slips[row]),
+                    "slip": bool(slipped[row]),
                     "reply": shown(task.decode(reply[reply != space.pad_id])),
                 }
             )
@@ -130,18 +140,26 @@ def play(model: DoubleDQN, env: TextGenVecEnv, seed: int) -> list[Episode]:
     ]
 
 
-def _step(task: Any, q_values: NDArray[np.float64], action: int) -> dict[str, Any]:
+def step_values(texts: Task | Tokenizer, q_values: NDArray[np.float64], action: int) -> dict[str, Any]:
+    """What :class:`Step` says of a token and its alternatives.
+
+    Args:
+        texts: Knows the text of each token.
+        q_values: Of every action, shape ``(V,)``, −inf where it is illegal.
+        action: The token.
+    """
     n_legal = int(np.isfinite(q_values).sum())
     best = np.argsort(-q_values, kind="stable")[: min(N_ALTERNATIVES, n_legal)].tolist()
     others = np.delete(q_values, action)
     runner_up = float(others.max()) if others.size and np.isfinite(others.max()) else None
     return {
         "token": action,
-        "text": shown(task.token_text(action)),
+        "text": shown(texts.token_text(action)),
         "q": float(q_values[action]),
         "v": float(q_values.max()),
+        "mean": float(q_values[np.isfinite(q_values)].mean()),
         "runner_up": runner_up,
-        "alternatives": tuple((token, shown(task.token_text(token)), float(q_values[token])) for token in best),
+        "alternatives": tuple((token, shown(texts.token_text(token)), float(q_values[token])) for token in best),
     }
 
 
@@ -151,11 +169,6 @@ def _with_errors(steps: list[dict[str, Any]], gamma: float) -> tuple[Step, ...]:
         Step(**step, td_error=step["reward"] + gamma * value - step["q"])
         for step, value in zip(steps, following, strict=True)
     )
-
-
-def shown(text: str) -> str:
-    """A text with its invisible characters made visible, where it consists of nothing else."""
-    return text if text.strip() else "".join(_NAMES.get(letter, letter) for letter in text)
 
 
 def as_plain(episodes: list[Episode]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ class LanguageModelPath(SequencePath):
         nats: KL divergence from the model of the last texts that the guided policy began, as long as it led, in nats.
     """
 
+    name = "language_models"
     acts_from_start = True
     explores = False
     default_buffer = StatesReplayBuffer
