@@ -218,8 +218,10 @@ class ProgressDisplay(BaseCallback):
             left = min(left, self.time_limit - (now - self._started))
         episodes: Any = self.model.ep_info_buffer
         mean = f"{np.mean([episode['r'] for episode in episodes]):.3f}" if episodes else "–"
+        nats = getattr(getattr(self.model, "_path", None), "nats", None)  # of a steered language model
+        divergence = f"KL {np.mean(nats):.2f} nats a text  " if nats else ""
         return (
-            f"{self.num_timesteps:,}/{self._first_step + self.total_steps:,} steps  return {mean}  "
+            f"{self.num_timesteps:,}/{self._first_step + self.total_steps:,} steps  return {mean}  {divergence}"
             f"{steps_rate:,.0f} steps/s  {updates_rate:,.0f} updates/s  {_clock(left)} left"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from agents.application.commands.list_ids import list_ids
 from agents.application.commands.play import play
 from agents.application.commands.report import report
 from agents.application.commands.serve import serve
+from agents.application.commands.steer import steer
 from agents.application.commands.train import train
 from agents.application.commands.tune import tune
 from agents.application.commands.validate import validate
@@ -30,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("list")(list_ids)
-for command in (play, train, tune, validate, export, demonstrations, serve, demo, report, doctor):
+for command in (play, train, steer, tune, validate, export, demonstrations, serve, demo, report, doctor):
     app.command()(command)
 
 
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Always.
     """
     command_line[:] = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before transformers is loaded, which draws some
     debug = "--debug" in command_line
     given = [argument for argument in command_line if argument != "--debug"]
     try:

@@ -101,7 +101,9 @@ def pretrain(
     )
 
 
-def resume_any(folder: Path, console: Console | None = None, checkpoint_seconds: float | None = None) -> TrainResult:
+def resume_any(
+    folder: Path, console: Console | None = None, checkpoint_seconds: float | None = None, trust: bool = False
+) -> TrainResult:
     """Go on with a run, whether it began with texts, with demonstrations or with neither.
 
     Raises:
@@ -110,7 +112,7 @@ def resume_any(folder: Path, console: Console | None = None, checkpoint_seconds:
     config = read_run(folder)
     began = config.get("offline")
     if not began:
-        return resume_run(folder, console=console, checkpoint_seconds=checkpoint_seconds)
+        return resume_run(folder, console=console, checkpoint_seconds=checkpoint_seconds, trust=trust)
     try:
         offline = OfflineSettings(**began)
         if offline.text is not None:

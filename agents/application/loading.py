@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     pass
 
 
-def load_model(path: str | Path, device: str = "auto", trust: bool = False) -> DoubleDQN:
+def load_model(
+    path: str | Path, device: str = "auto", trust: bool = False, language_model: str | Path | None = None
+) -> DoubleDQN:
     """Load a model that ``textgym train``, ``textgym export`` or ``DoubleDQN.save`` wrote.
 
     Args:
         path: An exported folder or a checkpoint, which hold numbers only; or a zip.
         device: Torch device.
         trust: Whether to open a zip: it holds pickled objects, and to unpickle is to run whatever code it brings.
+        language_model: Where the language model is now whose head this is; None for where it was.
 
     Raises:
         CommandError: If the file is no such model, or damaged, or a zip that is not trusted.
@@ -30,9 +33,9 @@ def load_model(path: str | Path, device: str = "auto", trust: bool = False) -> D
     path = Path(path)
     try:
         if path.is_dir():
-            return load(path, device)
+            return load(path, device, language_model)
         if path.suffix == ".safetensors":
-            return load_checkpointed(path, device)
+            return load_checkpointed(path, device, language_model)
     except (ModelFileError, StateFileError) as error:
         raise CommandError(one_line(error)) from error
     if not trust:
@@ -41,7 +44,7 @@ def load_model(path: str | Path, device: str = "auto", trust: bool = False) -> D
             "the same ('textgym validate', 'textgym export'); what 'textgym export' writes is safe to open"
         )
     try:
-        return DoubleDQN.load(path, device=device)
+        return DoubleDQN.load(path, device=device, language_model=language_model)
     except Exception as error:  # zip, JSON, pickle and torch each fail in their own ways on damaged bytes
         reason = (str(error).splitlines() or [""])[0]
         raise CommandError(

@@ -18,7 +18,13 @@ SetArgs = Annotated[
     ),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Open a .zip although it may hold code that runs when it is opened.")
+    bool,
+    typer.Option(
+        "--trust", help="Open a .zip, or import the reward that a run names, although code runs when it is done."
+    ),
+]
+TrustReward = Annotated[
+    bool, typer.Option("--trust", help="Import the reward that a run folder, or --config, names, which runs its code.")
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device: auto, cpu, cuda …")]
 command_line: list[str] = []

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 import textgym
-from agents.application.run_folder import find_model
+from agents.application.run_folder import evaluated_in, find_model
 from agents.saving.arguments import checked_env_id, one_line
 from agents.saving.files import CommandError
+from agents.saving.named_rewards import check_trust, with_reward
 
 if TYPE_CHECKING:
     from agents.double_dqn import DoubleDQN
@@ -47,7 +47,9 @@ def play_with(
         raise CommandError(
             f"ID_OR_MODEL must be a model whose environment is known, got {path}, which does not tell it"
         )
-    env_args = {**(config.get("env_args") or {}), **env_args}
+    env_args = {**evaluated_in(config), **env_args}
+    if not trust:
+        check_trust(env_args, path)
     return play(checked_env_id(config["env"]), env_args, seed, lines, console, load_model(model_path, "cpu", trust))
 
 
@@ -77,7 +79,7 @@ def play(
         CommandError: If the environment refuses its arguments, or is not one of the model's kind.
     """
     try:
-        env = gym.make(f"textgym:{env_id}", **env_args)
+        env = gym.make(f"textgym:{env_id}", **with_reward(env_args))
     except (TypeError, ValueError, OSError, ImportError) as error:
         raise CommandError(f"--env-arg, environment {env_id}: {one_line(error)}") from error
     if model is not None and (model.observation_space, model.action_space) != (env.observation_space, env.action_space):
@@ -109,8 +111,8 @@ def play(
                 say("legal:  " + "  ".join(f"{token} {task.token_text(token)}" for token in legal.tolist()))
             advice: list[int] = []
             if model is not None:
-                values = _q_values(model, observation)
-                advice = [token for token in np.argsort(-values, kind="stable").tolist() if mask[token]]
+                values = model.action_values(observation[None], mask[None])[0]
+                advice = [t for t in np.argsort(-values, kind="stable").tolist() if np.isfinite(values[t])]
                 best = "  ".join(f"{task.token_text(token)} {values[token]:.3f}" for token in advice[:_MOST_ADVISED])
                 say(f"model:  {best}")
             say("> ", end="")
@@ -144,15 +146,6 @@ def play(
         say(f"{len(returns)} episode{'s' if len(returns) > 1 else ''}, mean return {np.mean(returns):.3f}")
     env.close()
     return returns
-
-
-def _q_values(model: DoubleDQN, observation: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Values of every token, (V,)."""
-    import torch
-
-    model.policy.set_training_mode(False)
-    with torch.no_grad():
-        return model.q_net(model.policy.obs_to_tensor(observation)[0])[0].cpu().numpy()
 
 
 def _parse(line: str, ids: dict[str, int], vocab_size: int) -> tuple[list[int], str | None]:

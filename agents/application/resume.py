@@ -15,6 +15,7 @@ from agents.saving.arguments import one_line
 from agents.saving.checkpoint_folder import CheckpointFolder
 from agents.saving.files import CommandError, read_yaml_mapping, versions
 from agents.saving.state_file import StateFileError
+from textgym.rewards import RewardError
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -76,6 +77,15 @@ def interrupt_flag() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def reward_errors() -> Iterator[None]:
+    """What the user's reward does wrong becomes one line."""
+    try:
+        yield
+    except RewardError as error:
+        raise CommandError(one_line(error)) from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ appears complete or not at all.
 from __future__ import annotations
 
 import json
+import reprlib
 import time
 from collections.abc import Mapping
 from dataclasses import fields
@@ -38,6 +39,7 @@ _TRAINED_IN_SCHEMA = {
     "properties": {
         "env": {"type": "string"},
         "env_args": {"type": ["object", "null"]},
+        "eval_args": {"type": ["object", "null"]},
         "seed": {"type": ["integer", "null"], "minimum": 0},
         "n_envs": {"type": ["integer", "null"], "minimum": 1},
         "agent": {"type": ["object", "null"]},
@@ -127,6 +129,22 @@ def find_model(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
     return model, _exported_environment(model) if model.is_dir() else None
 
 
+def trained_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's configuration tells of its model's environment."""
+    told = {key: config.get(key) for key in ("env", "env_args", "seed", "n_envs")}
+    return told | ({"eval_args": config["eval_args"]} if config.get("eval_args") else {})
+
+
+def evaluated_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the environment in which a run's model is evaluated."""
+    return {**(config.get("env_args") or {}), **(config.get("eval_args") or {})}
+
+
+def brief(env_args: Mapping[str, Any]) -> list[str]:
+    """Arguments of an environment as ``name=value``, long values shortened."""
+    return [f"{name}={value if len(str(value)) < 40 else reprlib.repr(value)}" for name, value in env_args.items()]
+
+
 def _model_in(folder: Path) -> Path | None:
     for exported in (folder, folder / MODEL_FOLDER):
         if (exported / EXPORTED).is_file():
@@ -139,14 +157,16 @@ def _model_in(folder: Path) -> Path | None:
 def _exported_environment(folder: Path) -> dict[str, Any] | None:
     """What an exported model was trained in; None where its files do not tell."""
     try:
-        environment = json.loads((folder / EXPORTED).read_text("utf-8-sig")).get("environment")
+        config = json.loads((folder / EXPORTED).read_text("utf-8-sig"))
+        environment, policy = config.get("environment"), config.get("policy")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CommandError(f"{folder / EXPORTED} can't be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(environment, dict):
         return None
     _checked_environment(environment, folder / EXPORTED)
     env_args = environment.get("env_args")
-    if isinstance(env_args, dict) and "tokenizer" in env_args:  # its own copy, wherever the file says it is
+    if isinstance(env_args, dict) and "tokenizer" in env_args and policy != "LanguageModelPolicy":
+        # Its own copy, wherever the file says it is; a language model brings its own.
         environment["env_args"] = {**env_args, "tokenizer": str(folder / "tokenizer.json")}
     return environment
 

@@ -22,9 +22,20 @@ from agents.application.resume import (
     interrupt_flag,
     newest_checkpoint,
     read_run,
+    reward_errors,
 )
-from agents.application.run_folder import CHECKPOINTS, CONFIG, MODEL, MODEL_FOLDER, RESULT, SAMPLES, create_run_folder
+from agents.application.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    MODEL,
+    MODEL_FOLDER,
+    RESULT,
+    SAMPLES,
+    create_run_folder,
+    trained_in,
+)
 from agents.application.run_log import open_log
+from agents.application.steered_texts import compare
 from agents.application.validate import as_json, report
 from agents.distributed import ActorDied, Actors
 from agents.double_dqn import DoubleDQN
@@ -38,6 +49,7 @@ from agents.saving.checkpoint import SaveCheckpoints
 from agents.saving.checkpoint_folder import CheckpointError, TrainingInterrupted
 from agents.saving.export import export_model
 from agents.saving.files import CommandError, plain, write_json, write_text
+from agents.saving.named_rewards import check_trust, is_named
 from agents.saving.settings import EVALUATION_EPISODES, TrainSettings, resolve_settings
 
 _N_SAMPLES = 4
@@ -72,6 +84,7 @@ def train(
     recorded: dict[str, Any] | None = None,
     resume: bool = False,
     checkpoint_seconds: float | None = None,
+    trust: bool = False,
 ) -> TrainResult:
     """Train :class:`agents.DoubleDQN` and leave a run folder.
 
@@ -88,14 +101,18 @@ def train(
         resume: Whether ``run_dir`` is the folder of a run with the same settings that was stopped or killed: it goes
             on from its newest checkpoint, or from its beginning where it has none. See :func:`resume_run`.
         checkpoint_seconds: See :class:`agents.saving.checkpoint.SaveCheckpoints`.
+        trust: With ``resume``: whether to import the reward that the folder's configuration names, if it names one.
 
     Raises:
         CommandError: If the environment or the agent refuses its arguments, the folder has content, or it can't be
-            written to.
+            written to; or if the user's reward fails.
         agents.double_dqn.health.NumericalError: If a loss becomes NaN or infinite.
     """
     console = Console(quiet=True) if console is None else console
     torch.set_num_threads(settings.threads)
+    if resume and not trust:
+        for env_args in (settings.env_args, settings.eval_args):
+            check_trust(env_args, Path(str(run_dir)) / CONFIG)
     env = make_env(settings.env, settings.n_envs, settings.seed, settings.env_args)
     model = _make_model(settings, env)
     with _actors(settings, model):
@@ -107,7 +124,7 @@ def train(
         else:
             config = {**plain(vars(settings)), **(recorded or {}), "command": command}
             folder = create_run_folder(run_dir, settings.env, config)
-        with disk_errors(folder):
+        with disk_errors(folder), reward_errors():
             return _run(settings, model, folder, saved, console, prepare, checkpoint_seconds)
 
 
@@ -117,6 +134,7 @@ def resume_run(
     console: Console | None = None,
     checkpoint_seconds: float | None = None,
     prepare: Prepare | None = None,
+    trust: bool = False,
 ) -> TrainResult:
     """Go on with a run that was stopped or killed; it ends as if it had not been, bit for bit on the same versions.
 
@@ -127,6 +145,7 @@ def resume_run(
         console: See :func:`train`.
         checkpoint_seconds: Likewise.
         prepare: Likewise.
+        trust: Likewise.
 
     Raises:
         CommandError: If the folder is no run folder, or none of its checkpoints can be read.
@@ -149,6 +168,7 @@ def resume_run(
         resume=True,
         checkpoint_seconds=checkpoint_seconds,
         prepare=prepare,
+        trust=trust,
     )
 
 
@@ -180,14 +200,15 @@ def _run(
         say(console, samples[-1])
 
     limit = math.inf if settings.minutes is None else settings.minutes * 60.0
-    sample_env = make_env(settings.env, _N_SAMPLES, settings.fresh_seed, settings.env_args)
+    sample_env = make_env(settings.env, _N_SAMPLES, settings.fresh_seed, settings.fresh_args)
+    again = f"'textgym train --resume {folder}{' --trust' if is_named(settings.env_args) else ''}' goes on"
     display = ProgressDisplay(settings.steps, console, None if settings.minutes is None else limit)
     with interrupt_flag() as interrupted:
         if prepare is not None and saved is None:
             try:
                 prepare(model, folder / CHECKPOINTS, interrupted.is_set)
             except TrainingInterrupted:
-                say(console, f"Stopped before the first step; 'textgym train --resume {folder}' goes on")
+                say(console, f"Stopped before the first step; {again}")
                 model.logger.close()
                 sample_env.close()
                 return TrainResult(folder, True, None)
@@ -208,7 +229,7 @@ def _run(
             model.learn(settings.steps, callbacks, log_interval=None)
         except TrainingInterrupted:
             display.close()
-            say(console, f"Stopped after {model.num_timesteps:,} steps; 'textgym train --resume {folder}' goes on")
+            say(console, f"Stopped after {model.num_timesteps:,} steps; {again}")
             return TrainResult(folder, True, None)
         except ActorDied as error:
             raise CommandError(
@@ -222,10 +243,11 @@ def _run(
             sample_env.close()
     seconds = time.perf_counter() - started
     save_model(model, folder / MODEL)
-    trained_in = {"env": settings.env, "env_args": settings.env_args, "seed": settings.seed, "n_envs": settings.n_envs}
-    export_model(model, folder / MODEL_FOLDER, trained_in)
+    export_model(model, folder / MODEL_FOLDER, trained_in(vars(settings)))
 
-    rows = make_env(settings.env, 64, settings.fresh_seed, settings.env_args)
+    if settings.policy == "LanguageModelPolicy":
+        say(console, compare(model, settings.env, settings.fresh_args, settings.fresh_seed).save(folder).shown())
+    rows = make_env(settings.env, 64, settings.fresh_seed, settings.fresh_args)
     result = evaluate(model, rows, EVALUATION_EPISODES, seed=settings.fresh_seed)
     rows.close()
     scores = score(result, None if settings.env_args else settings.env)
@@ -261,7 +283,7 @@ def _make_model(settings: TrainSettings, env: Any) -> DoubleDQN:
         raise CommandError(f"--device must be auto, cpu, cuda, cuda:1 …, got {settings.device!r}") from None
     arguments = constructor_arguments(settings.agent)
     try:
-        return DoubleDQN("PerformerPolicy", env, seed=settings.seed, device=settings.device, **arguments)
+        return DoubleDQN(settings.policy, env, seed=settings.seed, device=settings.device, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CommandError(f"--set: {one_line(error)}") from error
 

@@ -7,21 +7,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.application.run_folder import CONFIG, MODEL_FOLDER, SAMPLES, find_model, read_result
+from agents.application.resume import reward_errors
+from agents.application.run_folder import (
+    CONFIG,
+    MODEL_FOLDER,
+    SAMPLES,
+    brief,
+    evaluated_in,
+    find_model,
+    read_result,
+    trained_in,
+)
 from agents.double_dqn import DoubleDQN
 from agents.offline.corpus import VOCABULARY
 from agents.saving.arguments import checked_env_id, make_env, one_line
 from agents.saving.export import check_tokens, export_model
 from agents.saving.files import CommandError, plain, write_text, writing
 from agents.saving.model_card import check_license, model_card
+from agents.saving.named_rewards import check_trust, without_reward
 from agents.vec_env import TextGenVecEnv
 
 if TYPE_CHECKING:
     from rich.console import Console
 from agents.application.loading import load_model
 from agents.double_dqn.evaluation import FRESH_SEED, EvaluationResult, Scores, evaluate, sample_line, score
-
-_TRAINED_IN = ("env", "env_args", "seed", "n_envs")
 
 
 def report(result: EvaluationResult, scores: Scores, n_examples: int = 8) -> str:
@@ -57,6 +66,7 @@ def validate(
     device: str = "auto",
     console: Console | None = None,
     trust: bool = False,
+    language_model: str | Path | None = None,
 ) -> tuple[EvaluationResult, Scores]:
     """Evaluate a trained model greedily on fresh seeds.
 
@@ -68,7 +78,8 @@ def validate(
         seed: Row ``i`` is seeded ``seed + i``. The run's own training seeds are refused.
         device: Torch device.
         console: Where to print; None for nowhere.
-        trust: See :func:`load_model`.
+        trust: See :func:`load_model`; also whether to import the reward that the run names, if it names one.
+        language_model: See :func:`load_model`.
 
     Returns:
         The episodes and their scores.
@@ -87,7 +98,12 @@ def validate(
     if own:
         assert config is not None
         env_id = config["env"]
-        env_args = config.get("env_args") if env_args is None else env_args
+        if env_args is None:
+            env_args = evaluated_in(config)
+            if not trust:
+                check_trust(env_args, path)
+        if language_model is not None and "tokenizer" in env_args:
+            env_args = {**env_args, "tokenizer": str(language_model)}
     assert env_id is not None
     env_id = checked_env_id(env_id)
     n_rows = min(64, episodes)
@@ -99,14 +115,15 @@ def validate(
                 f"(rows use {seed} to {seed + n_rows - 1})"
             )
     env = make_env(env_id, n_rows, seed, env_args or {})
-    model = load_model(model_path, device, trust)
+    model = load_model(model_path, device, trust, language_model)
     _check_spaces(model, env, env_id)
     check_tokens(model_path, env)
-    result = evaluate(model, env, episodes, seed=seed)
+    with reward_errors():
+        result = evaluate(model, env, episodes, seed=seed)
     env.close()
     scores = score(result, None if env_args else env_id)
     if console is not None:
-        arguments = "".join(f" {name}={value}" for name, value in (env_args or {}).items())
+        arguments = "".join(f" {argument}" for argument in brief(env_args or {}))
         console.print(f"{model_path} on {env_id}{arguments}, greedy, seeds from {seed}", markup=False, highlight=False)
         console.print(report(result, scores), markup=False, highlight=False, soft_wrap=True)
     return result, scores
@@ -141,16 +158,14 @@ def export(
     except ValueError as error:
         raise CommandError(f"--{one_line(error)}") from None
     model_path, config = find_model(path)
-    environment: dict[str, Any] | None = (
-        None if config is None or "env" not in config else {key: config.get(key) for key in _TRAINED_IN}
-    )
+    environment: dict[str, Any] | None = None if config is None or "env" not in config else trained_in(config)
     if env_id is not None:
         environment = {"env": env_id, "env_args": env_args or {}}
     elif env_args and environment is not None:
         environment["env_args"] = env_args
     model = load_model(model_path, "cpu", trust)
     if environment is not None:
-        env = make_env(environment["env"], 1, 0, environment.get("env_args") or {})
+        env = make_env(environment["env"], 1, 0, without_reward(environment.get("env_args") or {}))
         _check_spaces(model, env, environment["env"])
     scores, texts = _measured(model_path) if env_id is None and not env_args else (None, None)
 

@@ -18,6 +18,7 @@ from agents.offline.likelihood import TextScores, continue_prompts, score_texts
 from agents.offline.rows import read_text
 from agents.saving.arguments import make_env, one_line
 from agents.saving.files import CommandError, plain, write_json, writing
+from agents.saving.named_rewards import without_reward
 from textgym.tasks.base import Task
 
 _EXAMPLES = 4
@@ -66,7 +67,8 @@ def validate_text(
             if env_id is None:
                 raise CommandError(f"--env must name the environment: no config.yaml lies beside {model_path}")
             own = (config or {}).get("env_args", {}) if (config or {}).get("env") == env_id else {}
-            task = make_env(env_id, 1, 0, own if env_args is None else env_args).get_attr("task")[0]
+            given = without_reward(own) if env_args is None else env_args
+            task = make_env(env_id, 1, 0, given).get_attr("task")[0]
             data = _read_lines(Path(text))
         episodes = text_to_episodes(data, task, window=vocabulary.window if ignore is not None and vocabulary else None)
         model = load_model(model_path, device, trust)

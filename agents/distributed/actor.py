@@ -30,7 +30,7 @@ _IN_REPLAY = ("terminal_observation", "action_mask")
 
 def actor_spec(model: DoubleDQN) -> bytes:
     """All that an actor needs to know of a model, pickled: its arguments, weights, explorer and environment."""
-    _, env = sequence_parts(model)
+    _, env = sequence_parts(model, "to act for a learner")
     archive = io.BytesIO()
     model.save(archive, exclude=_LEARNERS_OWN)
     return cloudpickle.dumps((archive.getvalue(), env))

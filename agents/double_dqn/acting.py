@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from agents.double_dqn.policies import ActingState
+from agents.double_dqn.paths import LearningPath
 from agents.double_dqn.sequences import SequencePath
+from agents.double_dqn.transitions import TransitionPath
 from agents.replay.episodes import EpisodeReplayBuffer
+from agents.replay.prioritized import PrioritizedReplayBuffer
 from agents.vec_env import TextGenVecEnv
 from textgym.tasks.base import Episodes
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
 
 
-def sequence_parts(model: Any, purpose: str = "to be resumed") -> tuple[SequencePath, TextGenVecEnv]:
+def resumable_parts(model: Any, purpose: str = "to be resumed") -> tuple[LearningPath, TextGenVecEnv]:
     """The path and the environment of a model whose acting state can be taken.
 
     Args:
@@ -28,13 +28,27 @@ def sequence_parts(model: Any, purpose: str = "to be resumed") -> tuple[Sequence
         purpose: What it is for, for the error.
 
     Raises:
-        ValueError: If it is no :class:`agents.DoubleDQN` on token sequences and the native batched environment.
+        ValueError: If it is no :class:`agents.DoubleDQN` with a replay of ours on the native batched environment.
     """
-    path, env = getattr(model, "_path", None), model.env
-    if not isinstance(path, SequencePath) or not isinstance(model.replay_buffer, EpisodeReplayBuffer):
-        raise ValueError(f"model must be a DoubleDQN on token sequences {purpose}, got {type(model).__name__}")
-    if not isinstance(env, TextGenVecEnv):
-        raise ValueError(f"env must be that of agents.make_vec_env {purpose}, got {type(env).__name__}")
+    path: Any = getattr(model, "_path", None)
+    kinds = ((SequencePath, EpisodeReplayBuffer), (TransitionPath, PrioritizedReplayBuffer))
+    if not any(isinstance(path, kind) and isinstance(model.replay_buffer, buffer) for kind, buffer in kinds):
+        buffers = " or a ".join(buffer.__name__ for _, buffer in kinds)
+        raise ValueError(f"model must be a DoubleDQN with an {buffers} {purpose}, got {type(model).__name__}")
+    if not isinstance(model.env, TextGenVecEnv):
+        raise ValueError(f"env must be that of agents.make_vec_env {purpose}, got {type(model.env).__name__}")
+    return path, model.env
+
+
+def sequence_parts(model: Any, purpose: str) -> tuple[SequencePath, TextGenVecEnv]:
+    """The same of a model on token sequences.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    path, env = resumable_parts(model, purpose)
+    if path.name != SequencePath.name or not isinstance(path, SequencePath):
+        raise ValueError(f"model must be a DoubleDQN on token sequences {purpose}, got one with {model.policy_name}")
     return path, env
 
 
@@ -44,10 +58,9 @@ def get_acting_state(model: DoubleDQN) -> dict[str, Any]:
     Episodes under way are also in replay, which has a state of its own.
 
     Raises:
-        ValueError: See :func:`sequence_parts`.
+        ValueError: See :func:`resumable_parts`.
     """
-    path, env = sequence_parts(model)
-    acting = path.state
+    path, env = resumable_parts(model)
     assert model._generator is not None
     environment = env.get_state()
     episodes = environment["envs"]["episodes"]
@@ -59,14 +72,7 @@ def get_acting_state(model: DoubleDQN) -> dict[str, Any]:
         "generator": model._generator.bit_generator.state,
         "observations": model._last_obs,
         "episode_starts": model._last_episode_starts,
-        "acting": None
-        if acting is None
-        else {
-            "lengths": acting.lengths,
-            "features": acting.features.cpu().clone(),
-            "encoder_lengths": acting.encoder.lengths.cpu().clone(),
-            "encoder_tensors": tuple(tensor.cpu().clone() for tensor in acting.encoder.tensors),
-        },
+        "acting": path.get_acting_state(),
         "environment": environment,
     }
 
@@ -75,9 +81,9 @@ def set_acting_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     """Return to a state that :func:`get_acting_state` gave, of a model with the same arguments that began to learn.
 
     Raises:
-        ValueError: See :func:`sequence_parts`. What does not fit the model raises whatever it meets.
+        ValueError: See :func:`resumable_parts`. What does not fit the model raises whatever it meets.
     """
-    path, env = sequence_parts(model)
+    path, env = resumable_parts(model)
     assert model._generator is not None
     environment = dict(state["environment"])
     environment["envs"] = environment["envs"] | {"episodes": Episodes(**environment["envs"]["episodes"])}
@@ -85,16 +91,5 @@ def set_acting_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     model.explorer.set_state(state["explorer"])
     model._generator.bit_generator.state = state["generator"]
     model._last_obs, model._last_episode_starts = state["observations"], state["episode_starts"]
-    path.state = None if state["acting"] is None else _acting_state(model, path, state["acting"])
+    path.set_acting_state(state["acting"])
     model._masks = model._legal_actions()
-
-
-def _acting_state(model: DoubleDQN, path: SequencePath, state: dict[str, Any]) -> ActingState:
-    device = model.device
-    encoder = path.policy.q_net.encoder.initial_state(len(state["lengths"]))
-    encoder = dataclasses.replace(
-        encoder,
-        lengths=torch.as_tensor(state["encoder_lengths"]).to(device),
-        tensors=tuple(torch.as_tensor(tensor).to(device) for tensor in state["encoder_tensors"]),
-    )
-    return ActingState(encoder, torch.as_tensor(state["features"]).to(device), state["lengths"])

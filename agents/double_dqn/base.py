@@ -70,6 +70,7 @@ class LearningAgent(DQN):
     q_lambda: float | Schedule | None
     watkins: bool
     exploration: str | Exploration
+    exploration_kwargs: dict[str, Any]
     rehearsal: RehearsedTexts | None  # learn_from_text sets it
     actors: RemoteActors | None  # agents.distributed sets it
     last_checkpoint: str | None  # see agents.saving.checkpoint

@@ -59,6 +59,12 @@ def default_batch_size(context_length: int) -> int:
     return min(max(BATCH_TOKENS // context_length, fewest), most)
 
 
+def defaults_of(path: str) -> dict[str, Any]:
+    """The defaults of a field of :class:`Default`, given its name."""
+    values = {name: getattr(default, path) for name, default in DEFAULTS.items()}
+    return {name: DEFAULTS[name].sequences if value is SAME else value for name, value in values.items()}
+
+
 def with_defaults(path: str, arguments: dict[str, Any], from_file: bool = False) -> dict[str, Any]:
     """The arguments, with defaults in place of None.
 
@@ -67,9 +73,7 @@ def with_defaults(path: str, arguments: dict[str, Any], from_file: bool = False)
         arguments: Values of all arguments in :data:`DEFAULTS`.
         from_file: Whether a file is being read, which names all arguments that existed when it was written.
     """
-    defaults = {name: getattr(default, path) for name, default in DEFAULTS.items()}
-    defaults = {name: DEFAULTS[name].sequences if value is SAME else value for name, value in defaults.items()}
-    defaults |= BEFORE if from_file else {}
+    defaults = defaults_of(path) | (BEFORE if from_file else {})
     return {name: defaults[name] if arguments[name] is None else arguments[name] for name in DEFAULTS}
 
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
 from stable_baselines3.common.vec_env import VecEnv
@@ -24,6 +25,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from agents.double_dqn.arguments import check_arguments, check_policy
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import Q_LAMBDA, with_defaults
+from agents.double_dqn.encoder_policy import EncoderPolicy
 from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.language_models.path import LanguageModelPath
@@ -52,7 +54,7 @@ SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
 class DoubleDQN(LearningAgent):
     """Deep Q-learning with the enhancements that pay, each a flag, on token sequences and on anything else.
 
-    There are two paths, and the policy decides between them.
+    There are three paths, and the policy decides between them.
 
     *Sequences*, ``"PerformerPolicy"``: the observation of a text environment only grows, so with a causal encoder one
     pass over a finished episode gives the Q-values of *all* its states. Replay therefore holds whole episodes as token
@@ -63,6 +65,11 @@ class DoubleDQN(LearningAgent):
     with the networks, the schedule of updates and the defaults of SB3's ``DQN``. With ``double_q``, ``dueling`` and
     ``prioritized_replay`` off, ``exploration="epsilon"`` and ``n_steps=1``, its updates are those of ``DQN`` to the
     bit, given the same replay, draws and weights.
+
+    ``"EncoderPolicy"`` puts a pretrained encoder of texts in front.
+
+    *A language model*, ``"LanguageModelPolicy"``: it stays as it is and reads each token once; a head on its hidden
+    states learns what its likeliest tokens are worth: :class:`agents.double_dqn.language_models.LanguageModelPolicy`.
 
     What it adds to SB3's ``DQN``: Double Q-learning (arXiv:1509.06461), dueling heads (arXiv:1511.06581), prioritized
     replay (arXiv:1511.05952; of sequences with priorities as in R2D2), n-step targets, a return lower bound
@@ -82,7 +89,8 @@ class DoubleDQN(LearningAgent):
     * Its random choices come from generators of its own: global random states are left alone.
 
     :param policy: ``"PerformerPolicy"``, ``"TransformerPolicy"`` or ``"GRUPolicy"`` for sequences, ``"MlpPolicy"``,
-        ``"CnnPolicy"`` or ``"MultiInputPolicy"`` for transitions, or a subclass of
+        ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"EncoderPolicy"`` for transitions, ``"LanguageModelPolicy"``, or
+        a subclass of
         :class:`agents.double_dqn.policies.SequencePolicy` or of SB3's ``DQNPolicy``
     :param env: An id, a Gymnasium environment or a ``VecEnv``; for sequences, one with ``TokenSequence`` observations.
         An id of TextGym stands for the native batched environment, with 64 parallel rows for sequences and 1 otherwise
@@ -165,6 +173,7 @@ class DoubleDQN(LearningAgent):
         "TransformerPolicy": TransformerPolicy,
         "GRUPolicy": GRUPolicy,
         "LanguageModelPolicy": LanguageModelPolicy,
+        "EncoderPolicy": EncoderPolicy,
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
@@ -335,6 +344,7 @@ class DoubleDQN(LearningAgent):
             else:  # past DQN's own, which would warn of a target_update_interval below the number of environments
                 super(DQN, self)._setup_model()
         self.policy_kwargs, self.replay_buffer_kwargs, self.n_steps = given
+        self.policy_kwargs = self._path.kept_policy_arguments(self.policy_kwargs)
         self._create_aliases()
         self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
@@ -405,6 +415,16 @@ class DoubleDQN(LearningAgent):
             action_masks = self._masks_of(observation)
         actions, state = self._path.predict(observation, state, episode_start, action_masks, explore=not deterministic)
         return np.asarray(actions + self.first_action), state  # a sum without dimensions would be no array
+
+    def action_values(self, observations: Any, action_masks: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Values of every action; -inf where it is illegal, or no candidate of a ``LanguageModelPolicy``.
+
+        :param observations: n observations
+        :param action_masks: Legal actions, shape ``(n, V)``; None where all are
+        :return: shape ``(n, V)``
+        """
+        self.policy.set_training_mode(False)
+        return self._path.values(observations, action_masks)
 
     def _masks_of(self, observation: Any) -> NDArray[np.bool_] | None:
         """Masks of the native environment that shows these observations now; a warning where there may be others."""
@@ -583,16 +603,22 @@ class DoubleDQN(LearningAgent):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        language_model: Any = None,
         **kwargs: Any,
     ) -> SelfDoubleDQN:
         """Load a model, this one's or SB3's ``DQN``'s. See SB3's ``load``.
 
+        :param language_model: With a ``LanguageModelPolicy``: the model, or where it is now. None: where it was
         :param kwargs: Arguments of the constructor that take the place of the saved ones. A ``seed`` starts the random
             streams anew; without, they go on
         """
         check_arguments(kwargs)
         if kwargs.get("seed") is not None:
             kwargs["seed"] = int(kwargs["seed"])
+        if language_model is not None:
+            data, _, _ = load_from_zip_file(path, device=device, custom_objects=custom_objects)
+            moved = {**((data or {}).get("policy_kwargs") or {}), "model": language_model}
+            custom_objects = {**(custom_objects or {}), "policy_kwargs": moved}
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         model.set_random_seed(kwargs.get("seed"))
         explorer = model.explorer

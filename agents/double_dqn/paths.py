@@ -55,6 +55,7 @@ class LearningPath(ABC):
     default_n_envs: ClassVar[int]
     default_log_interval: ClassVar[int]
     acts_from_start: ClassVar[bool] = False  # whether it chooses the first, random, actions itself
+    explores: ClassVar[bool] = True  # whether the model's explorer has a part in that
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, model: LearningAgent) -> None:
@@ -72,6 +73,17 @@ class LearningPath(ABC):
     @abstractmethod
     def policy_arguments(self) -> dict[str, Any]:
         """Arguments of the policy that the model's flags decide."""
+
+    def kept_policy_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The user's arguments of the policy as they are kept with the model, once the policy is built."""
+        return given
+
+    @torch.no_grad()
+    def values(self, observations: Any, masks: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        """Values of every action, of n observations: ``(n, V)``; -inf for those that are illegal, or not valued."""
+        policy = self.model.policy
+        values = policy.q_net(policy.obs_to_tensor(observations)[0]).double().cpu().numpy()
+        return values if masks is None else np.where(masks, values, -np.inf)
 
     @abstractmethod
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:
@@ -119,6 +131,13 @@ class LearningPath(ABC):
     @abstractmethod
     def on_learn(self, resets: bool) -> None:
         """Learning begins; the environments are about to be reset, maybe in mid-episode, or go on."""
+
+    def get_acting_state(self) -> dict[str, Any] | None:
+        """What is remembered of the environments trained in, as plain values and arrays; None for nothing."""
+        return None
+
+    def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: B027
+        """Return to what :meth:`get_acting_state` gave."""
 
     def on_step(self) -> None:  # noqa: B027
         """The environments have taken a step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ class SequencePath(LearningPath):
     name = "sequences"
     default_n_envs = 64
     default_log_interval = 100
+    default_buffer: ClassVar[type[EpisodeReplayBuffer]] = EpisodeReplayBuffer
     explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {"ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT}}
 
     def __init__(self, model: LearningAgent) -> None:
@@ -89,11 +91,12 @@ class SequencePath(LearningPath):
 
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
         model = self.model
-        buffer_class = model.replay_buffer_class or EpisodeReplayBuffer
-        if not issubclass(buffer_class, EpisodeReplayBuffer):
+        buffer_class = model.replay_buffer_class or self.default_buffer
+        if not issubclass(buffer_class, self.default_buffer):
+            needed = self.default_buffer.__name__
             raise ValueError(
-                f"replay_buffer_class must be an EpisodeReplayBuffer for {model.policy_name}, "
-                f"got {buffer_class.__name__}"
+                f"replay_buffer_class must be {'an' if needed[0] in 'AEIOU' else 'a'} {needed} for "
+                f"{model.policy_name}, got {buffer_class.__name__}"
             )
         # Only where they are used: a buffer of somebody's own need not know them.
         flags = {"keep_best": model.keep_best, "best_share": model.best_share}
@@ -135,6 +138,31 @@ class SequencePath(LearningPath):
         contexts = context_keys(observations, state.lengths, explorer.context)
         q_values = head.ensemble(state.features) if explorer.ensemble else head(state.features)
         return Choice(self.model.explore(q_values.cpu().numpy(), masks, contexts), contexts)
+
+    def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102
+        if self.state is None:
+            return None
+        encoder, recent = self.state.encoder, self.state.encoder.recent
+        return {
+            "lengths": self.state.lengths,
+            "features": self.state.features.cpu().clone(),
+            "encoder_lengths": encoder.lengths.cpu().clone(),
+            "encoder_tensors": tuple(tensor.cpu().clone() for tensor in encoder.tensors),
+            "encoder_recent": None if recent is None else recent.cpu().clone(),
+        }
+
+    def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
+        self.state = None
+        if state is None:
+            return
+        device, recent = self.model.device, state.get("encoder_recent")
+        encoder = dataclasses.replace(
+            self.policy.q_net.encoder.initial_state(len(state["lengths"])),
+            lengths=torch.as_tensor(state["encoder_lengths"]).to(device),
+            tensors=tuple(torch.as_tensor(tensor).to(device) for tensor in state["encoder_tensors"]),
+            recent=None if recent is None else torch.as_tensor(recent).to(device),
+        )
+        self.state = ActingState(encoder, torch.as_tensor(state["features"]).to(device), state["lengths"])
 
     # ------------------------------------------------------------------ learning
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.base import LearningAgent
+from agents.double_dqn.encoder_policy import EncoderPolicy, texts_of
 from agents.double_dqn.losses import ensemble_values, transition_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.transition_policies import TransitionPolicy
@@ -65,7 +66,19 @@ class TransitionPath(LearningPath):
             )
 
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
-        return self.model.head_arguments() if issubclass(self.model.policy_class, TransitionPolicy) else {}
+        model = self.model
+        arguments = model.head_arguments() if issubclass(model.policy_class, TransitionPolicy) else {}
+        if issubclass(model.policy_class, EncoderPolicy) and model.env is not None and model.env.has_attr("task"):
+            arguments |= texts_of(model.env.get_attr("task")[0])
+        return arguments
+
+    def kept_policy_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """With an encoder's path its fingerprint, and the texts of the tokens: files need no environment to read it."""
+        policy = self.policy
+        if not isinstance(policy, EncoderPolicy):
+            return given
+        names = ("encoder", "fingerprint", "token_texts", "separator")
+        return {**given, **{name: getattr(policy, name) for name in names}}
 
     def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
         model = self.model
@@ -194,6 +207,16 @@ class TransitionPath(LearningPath):
         if isinstance(model.explorer, EpsilonGreedy):
             model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
             model.logger.record("rollout/exploration_rate", model.exploration_rate)
+
+    def get_acting_state(self) -> dict[str, Any] | None:
+        """Vectors that a frozen encoder has computed: in other batches they would be others in their last bits."""
+        policy = self.policy
+        return {"cache": policy.embedding.cache.get_state()} if isinstance(policy, EncoderPolicy) else None
+
+    def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
+        policy = self.policy
+        if state is not None and isinstance(policy, EncoderPolicy):
+            policy.embedding.cache.set_state(state["cache"])
 
     def on_learn(self, resets: bool) -> None:  # noqa: D102
         if resets and isinstance(self.model.replay_buffer, PrioritizedReplayBuffer):

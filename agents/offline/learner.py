@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import polyak_update
-from torch import nn
+from torch import Tensor, nn
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.health import UpdateWatch
 from agents.double_dqn.policies import SequencePolicy
-from agents.offline.losses import OfflineObjective, offline_loss
-from agents.replay.episodes import EpisodeReplayBuffer, sequence_priorities
+from agents.offline.episodes import TextEpisodes
+from agents.offline.losses import OBJECTIVES, OfflineObjective, offline_loss
+from agents.replay.episodes import sequence_priorities
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.saving.random_states import random_states, set_random_states
 
@@ -103,13 +105,29 @@ class TextCheckpoints:
         self.writer.save_if_due(save)
 
 
+class Learned(NamedTuple):
+    """What one batch teaches.
+
+    Attributes:
+        loss: A scalar with a gradient.
+        errors: Temporal-difference errors and the like, shape ``(B, T)``, without one.
+        q_t: Values of the data's actions, shape ``(B, T)``.
+        valid: Which of them exist, bool, shape ``(B, T)``.
+        priorities: New ones of the batch, shape ``(B,)``; None for :func:`agents.replay.episodes.sequence_priorities`.
+    """
+
+    loss: Tensor
+    errors: Tensor
+    q_t: Tensor
+    valid: Tensor
+    priorities: NDArray[np.float64] | None = None
+
+
 class TextLearner:
-    """Updates the network of a model from the texts in its replay.
+    """Updates the network of a model with a policy for sequences from the texts in its replay.
 
     Args:
-        model: What learns.
-        policy: Its policy.
-        replay: Its replay, with the texts.
+        model: What learns; its replay holds the texts.
         objective: What is learned from them.
         updates: Updates in all (≥ 0).
         batch_size: Texts in each (≥ 1).
@@ -118,35 +136,77 @@ class TextLearner:
 
     Attributes:
         losses: Loss of each update so far.
+        rehearses: Whether later online updates can go on learning from the texts.
+        unused: Arguments of :func:`agents.learn_from_text` that have no part in it.
     """
+
+    rehearses: ClassVar[bool] = True
+    unused: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
         model: DoubleDQN,
-        policy: SequencePolicy,
-        replay: EpisodeReplayBuffer,
         objective: OfflineObjective,
         updates: int,
         batch_size: int,
         learning_rate: float | Schedule,
         prioritized: bool,
     ) -> None:
-        self.model, self.policy, self.replay, self.objective = model, policy, replay, objective
+        self.model, self.policy, self.replay, self.objective = model, model.policy, model.replay_buffer, objective
         self.updates, self.batch_size, self.learning_rate = updates, batch_size, learning_rate
-        self.prioritized = prioritized and replay.prioritized
+        self.prioritized = prioritized and getattr(self.replay, "prioritized", False)
         self.losses: list[float] = []
+        policy = self.policy
         self._parameters = list(policy.q_net.parameters())
         self._optimizers: list[torch.optim.Optimizer] = [policy.optimizer]
-        self._value_head: nn.Linear | None = None
+        self._value_head: nn.Module | None = None
         if objective.name in ("ilql", "crr"):
-            # The usual initialisation would draw from the global generator.
-            self._value_head = nn.utils.skip_init(nn.Linear, policy.q_net.features_dim, 1, device=model.device)
-            nn.init.zeros_(self._value_head.weight)
-            nn.init.zeros_(self._value_head.bias)
+            self._value_head = self._new_value_head()
+        if self._value_head is not None:
             self._optimizers.append(torch.optim.Adam(self._value_head.parameters()))
             self._parameters += self._value_head.parameters()
         self._online, self._frozen = list(policy.q_net.parameters()), list(policy.q_net_target.parameters())
         self._watch = UpdateWatch(model)
+
+    @classmethod
+    def objectives(cls, model: DoubleDQN) -> tuple[str, ...]:
+        """What can be learned from texts by the model."""
+        return OBJECTIVES
+
+    @staticmethod
+    def value_range(model: DoubleDQN) -> tuple[float, float] | None:
+        """Bounds of the model's values; None if there are none."""
+        policy = model.policy
+        assert isinstance(policy, SequencePolicy)
+        return policy.q_net.head.value_range
+
+    @staticmethod
+    def store(model: DoubleDQN, episodes: TextEpisodes) -> None:
+        """Put texts into the model's replay."""
+        episodes.store(model.replay_buffer)
+
+    def _new_value_head(self) -> nn.Module | None:
+        """State values of the network's features: what ``"ilql"`` and ``"crr"`` learn beside it."""
+        # The usual initialisation would draw from the global generator.
+        head = nn.utils.skip_init(nn.Linear, self.policy.q_net.features_dim, 1, device=self.model.device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
+
+    def _sample(self) -> Any:
+        return self.replay.sample(
+            self.batch_size, env=self.model.get_vec_normalize_env(), beta=self.model.priority_beta
+        )
+
+    def _loss(self, batch: Any) -> Learned:
+        policy, head = self.policy, self._value_head
+        assert isinstance(policy, SequencePolicy) and (head is None or isinstance(head, nn.Linear))
+        learned = offline_loss(policy.q_net, policy.q_net_target, head, batch, self.objective)
+        return Learned(*learned, batch.valid)
+
+    def _target_rate(self) -> float:
+        """Share of the network that the target network takes over after each update."""
+        return self.model.tau
 
     def learn(
         self,
@@ -161,8 +221,9 @@ class TextLearner:
         """
         if checkpoints is not None:
             checkpoints.resume(self)
-        was_prioritized = self.replay.prioritized
-        self.replay.prioritized = self.prioritized
+        was_prioritized = getattr(self.replay, "prioritized", None)
+        if was_prioritized is not None:
+            self.replay.prioritized = self.prioritized
         self.policy.set_training_mode(True)
         try:
             while len(self.losses) < self.updates:
@@ -172,20 +233,21 @@ class TextLearner:
                 if callback is not None and progress is not None and callback(progress) is False:
                     break
         finally:
-            self.replay.prioritized = was_prioritized
+            if was_prioritized is not None:
+                self.replay.prioritized = was_prioritized
             self.policy.set_training_mode(False)
         return self.losses
 
     def _update(self, report: bool) -> OfflineProgress | None:
         """One update, and what to tell of it."""
-        model, policy, number = self.model, self.policy, len(self.losses)
+        model, number = self.model, len(self.losses)
         remaining = 1.0 - number / self.updates
         rate = self.learning_rate(remaining) if callable(self.learning_rate) else self.learning_rate
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        batch = self.replay.sample(self.batch_size, env=model.get_vec_normalize_env(), beta=model.priority_beta)
-        loss, errors, q_t = offline_loss(policy.q_net, policy.q_net_target, self._value_head, batch, self.objective)
+        batch = self._sample()
+        loss, errors, q_t, valid, priorities = self._loss(batch)
         value = loss.item()
         self._watch.check_loss(batch, number, value, errors)
         for optimizer in self._optimizers:
@@ -194,14 +256,15 @@ class TextLearner:
         torch.nn.utils.clip_grad_norm_(self._parameters, model.max_grad_norm)
         for optimizer in self._optimizers:
             optimizer.step()
-        polyak_update(self._online, self._frozen, model.tau)
-        if self.replay.prioritized:
-            self.replay.update_priorities(batch.indices, sequence_priorities(errors, batch.valid))
+        polyak_update(self._online, self._frozen, self._target_rate())
+        if self.prioritized:
+            priorities = sequence_priorities(errors, valid) if priorities is None else priorities
+            self.replay.update_priorities(batch.indices, priorities)
         self.losses.append(value)
         if not report:
             return None
-        n_valid = batch.valid.sum()
-        error, q_mean = ((part * batch.valid).sum().item() / n_valid.item() for part in (errors.abs(), q_t.detach()))
+        n_valid = valid.sum().clamp(min=1)
+        error, q_mean = ((part * valid).sum().item() / n_valid.item() for part in (errors.abs(), q_t.detach()))
         return OfflineProgress(number + 1, self.updates, value, error, q_mean)
 
     def get_state(self) -> dict[str, Any]:

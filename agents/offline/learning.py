@@ -13,10 +13,10 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 
 from agents.double_dqn import DoubleDQN
-from agents.double_dqn.policies import SequencePolicy
 from agents.double_dqn.targets import monte_carlo_returns
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
-from agents.offline.learner import OfflineProgress, TextCheckpoints, TextLearner
+from agents.offline.learner import OfflineProgress, TextCheckpoints
+from agents.offline.learners import learner_of
 from agents.offline.losses import (
     DEFAULT_CONSERVATISM,
     DEFAULT_EXPECTILE,
@@ -26,7 +26,6 @@ from agents.offline.losses import (
     OfflineObjective,
 )
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
-from agents.replay.episodes import EpisodeReplayBuffer
 from textgym.checks import check_at_least
 from textgym.tasks.base import Task
 
@@ -58,7 +57,7 @@ def learn_from_text(
     model: DoubleDQN,
     data: Any,
     *,
-    objective: str = "ilql",
+    objective: str | None = None,
     steps: int | None = None,
     epochs: float | None = None,
     batch_size: int | None = None,
@@ -83,6 +82,11 @@ def learn_from_text(
     Everything that replay holds is learned from, so an agent may look at texts in between, too. To make use from the
     first step on of what was learned, build the model with ``learning_starts=0`` and a small
     ``exploration_initial_eps``.
+
+    On transitions (``"MlpPolicy"``, on token rows or on vectors of a :class:`agents.StateEmbedding`) each token of a
+    text becomes a transition in replay, and the objectives are the same but for ``"mc"``. Target networks that are
+    copied at long intervals online follow at a rate of 0.01 an update here. A ``LanguageModelPolicy`` reads the texts
+    once, and learns from them what it learns online: ``"soft_q"`` or ``"ilql"``.
 
     The objectives, of which all but the last two learn what actions are worth:
 
@@ -110,9 +114,9 @@ def learn_from_text(
     The model's seed decides everything random: the same model, data and arguments give the same weights.
 
     Args:
-        model: With a policy for sequences.
+        model: With any policy but one for images or dictionaries.
         data: See :func:`agents.offline.rows.read_rows`; or episodes, from :func:`text_to_episodes`.
-        objective: See above.
+        objective: See above. None for ``"ilql"``, or a ``LanguageModelPolicy``'s own.
         steps: Updates (≥ 0); not together with ``epochs``.
         epochs: Texts learned from, in multiples of all texts. 10 where ``steps`` is not given either.
         batch_size: Texts in an update; None for the model's.
@@ -131,7 +135,7 @@ def learn_from_text(
         prioritized: Whether texts with large errors are learned from more often. Errors of noisy data are often noise.
         rehearsal: Part of every batch of a later ``model.learn`` that is drawn from these texts, in [0, 1). Temporal
             differences alone soon forget: nothing then keeps down the values of actions that the texts do not show.
-            None for ½ with ``"cql"`` and ``"ilql"``, and 0 with the others. ``model.rehearsal = None`` ends it.
+            None for ½ with ``"cql"`` and ``"ilql"`` on sequences, and 0 elsewhere. ``model.rehearsal = None`` ends it.
         callback: Called after each update; False ends the learning.
         checkpoints: Where the state is kept, so that learning that was killed can be gone on with.
 
@@ -139,7 +143,7 @@ def learn_from_text(
         What was learned from, and the losses.
 
     Raises:
-        ValueError: If an argument is out of range, the model has no episode replay, or it is too small for the data.
+        ValueError: If an argument is out of range or of no use to the model, or its replay is too small for the data.
         agents.double_dqn.health.NumericalError: If a loss is NaN or infinite.
         agents.saving.checkpoint_folder.CheckpointError: If the checkpoint is of other arguments.
 
@@ -153,15 +157,23 @@ def learn_from_text(
         (64, 192)
         >>> model = model.learn(100)
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
-    policy, replay = model.policy, model.replay_buffer
-    if not isinstance(policy, SequencePolicy) or not isinstance(replay, EpisodeReplayBuffer):
-        raise ValueError(f"model must have a policy for sequences, such as PerformerPolicy, got {model.policy_name}")
-    conservatism = DEFAULT_CONSERVATISM[objective] if conservatism is None else conservatism
+    kind = learner_of(model)
+    accepted = kind.objectives(model)
+    if objective is None:
+        objective = "ilql" if "ilql" in accepted else accepted[0]
+    if objective not in accepted:
+        whose = f" for {model.policy_name}" if objective in OBJECTIVES else ""
+        raise ValueError(f"objective must be one of {', '.join(accepted)}{whose}, got {objective!r}")
+    if not kind.rehearses and rehearsal:
+        raise ValueError(f"rehearsal must be 0 or None for {model.policy_name}, got {rehearsal}")
+    given = {"conservatism": conservatism, "expectile": expectile, "sharpness": sharpness, "other_reward": other_reward}
+    for name in kind.unused:
+        if given[name] is not None:
+            raise ValueError(f"{name} must be None for {model.policy_name}, got {given[name]}")
+    conservatism = DEFAULT_CONSERVATISM.get(objective, 0.0) if conservatism is None else conservatism
     expectile = DEFAULT_EXPECTILE.get(objective, 0.5) if expectile is None else expectile
     sharpness = DEFAULT_SHARPNESS.get(objective, 0.0) if sharpness is None else sharpness
-    share = DEFAULT_SHARE[objective] if rehearsal is None else rehearsal
+    share = (DEFAULT_SHARE.get(objective, 0.0) if kind.rehearses else 0.0) if rehearsal is None else rehearsal
     _check_ranges(steps, epochs, conservatism, expectile, sharpness, share)
     if objective in OF_LOGITS and share:
         raise ValueError(f"rehearsal must be 0 for objective {objective!r}, which leaves no values, got {share}")
@@ -180,8 +192,8 @@ def learn_from_text(
         raise ValueError(
             f"data must fit into replay: buffer_size of the model must be at least {n_actions}, got {model.buffer_size}"
         )
-    episodes.store(replay)
-    _check_returns(policy.q_net.head.value_range, episodes, model.gamma)
+    kind.store(model, episodes)
+    _check_returns(kind.value_range(model), episodes, model.gamma)
 
     what = OfflineObjective(
         objective,
@@ -198,11 +210,11 @@ def learn_from_text(
         math.ceil((_EPOCHS if epochs is None else epochs) * len(episodes) / batch_size) if steps is None else steps
     )
     schedule = model.lr_schedule(1.0) if learning_rate is None else learning_rate
-    learner = TextLearner(model, policy, replay, what, updates, batch_size, schedule, prioritized)
+    learner = kind(model, what, updates, batch_size, schedule, prioritized)
     losses = learner.learn(callback, checkpoints)
     model.rehearsal = None
     if share:
-        texts = empty_texts(n_actions, replay, model.seed)
+        texts = empty_texts(n_actions, model.replay_buffer, model.seed)
         episodes.store(texts)
         # Implicit Q-learning has a head of its own for state values, which ends here.
         model.rehearsal = Rehearsal(texts, replace(what, name="cql" if objective == "ilql" else objective), share)

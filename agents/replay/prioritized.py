@@ -278,11 +278,62 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         self._tree.set(indices, values**self.alpha)
         self._max_priority = max(self._max_priority, float(values.max()))
 
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides what is drawn next, as arrays and plain values."""
+        rows = self.buffer_size
+        if not self.full:  # one row more may hold a next observation
+            rows = min(self.pos + 1, self.buffer_size)
+        arrays = {name: _first(getattr(self, name), rows) for name in self._arrays()}
+        return {
+            "arrays": arrays,
+            "illegal": None if self._illegal is None else self._illegal[:rows].copy(),
+            "pos": self.pos,
+            "full": self.full,
+            "tree": self._tree.get_state(),
+            "max_priority": self._max_priority,
+            "generator": self.generator.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave, of a buffer with the same arguments."""
+        for name in self._arrays():
+            _put(getattr(self, name), state["arrays"][name])
+        self._illegal = None
+        if state["illegal"] is not None:
+            self._illegal = np.zeros((self.buffer_size, self.n_envs, -(-self.n_actions // 8)), np.uint8)
+            _put(self._illegal, state["illegal"])
+        self.pos, self.full = int(state["pos"]), bool(state["full"])
+        self._tree.set_state(state["tree"])
+        self._max_priority = state["max_priority"]
+        self.generator.bit_generator.state = state["generator"]
+
+    def _arrays(self) -> list[str]:
+        names = ["observations", "actions", "rewards", "dones", "timeouts"]
+        return names if self.optimize_memory_usage else [*names, "next_observations"]
+
     def _items(self, row: int) -> _Indices:
         return np.arange(row * self.n_envs, (row + 1) * self.n_envs)
 
     def _float_tensor(self, array: NDArray[np.floating]) -> Tensor:
         return self.to_torch(np.asarray(array, np.float32), copy=False)
+
+
+def _first(values: Any, rows: int) -> Any:
+    """The first rows of an array, or of each array of a dictionary."""
+    return (
+        {key: _first(array, rows) for key, array in values.items()}
+        if isinstance(values, dict)
+        else values[:rows].copy()
+    )
+
+
+def _put(place: Any, values: Any) -> None:
+    """Write the first rows of an array, or of each array of a dictionary."""
+    if isinstance(place, dict):
+        for key, array in place.items():
+            _put(array, values[key])
+    else:
+        place[: len(values)] = values
 
 
 class PrioritizedDictReplayBuffer(PrioritizedReplayBuffer, DictReplayBuffer):  # type: ignore[misc]

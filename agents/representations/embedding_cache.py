@@ -45,6 +45,19 @@ class EmbeddingCache:
         self._vectors = np.empty((0, self.features_dim), np.float32)
         self.hits = self.misses = 0
 
+    def get_state(self) -> dict[str, Any]:
+        """What is kept, in the order in which it will be forgotten, where keys are rows of token ids."""
+        keys = [key for key in self._slots if isinstance(key, bytes)]
+        vectors = self._vectors[[self._slots[key] for key in keys]]
+        return {"keys": np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1), "vectors": vectors}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to what :meth:`get_state` gave."""
+        self.clear()
+        for key, vector in zip(state["keys"], state["vectors"], strict=True):
+            slot = self._slot_for(key.tobytes())
+            self._vectors[slot] = vector
+
     def get(self, keys: Sequence[Hashable], compute: Callable[[list[int]], NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the vectors of all keys, (B, D).
 

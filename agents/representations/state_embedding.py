@@ -86,7 +86,7 @@ class StateEmbedding(nn.Module, ABC):
     @staticmethod
     def from_pretrained(
         path: str | Path,
-        pooling: Literal["mean", "cls"] = "mean",
+        pooling: Literal["mean", "cls", "last"] = "mean",
         frozen: bool = True,
         decode: Decode | None = None,
         **kwargs: Any,
@@ -222,16 +222,17 @@ class LearnedEmbedding(StateEmbedding):
 
 
 class PretrainedEmbedding(StateEmbedding):
-    """The pooled last hidden states of a transformer that reads both ways, such as a sentence encoder.
+    """The pooled last hidden states of a transformer: a sentence encoder, which reads both ways, or a causal model.
 
     Token rows are the task's ids, so they are decoded to text first and read by the encoder's own tokenizer. A frozen
     one that came from a path is pickled as that path, so that a saved agent holds no copy of it; one whose model is to
     be pruned is made of the pruned model instead.
 
     Args:
-        model: A BERT-like model of ``transformers``, on CPU or not.
-        tokenizer: Its tokenizer.
-        pooling: ``"mean"`` over the tokens, special ones included, or ``"cls"`` for the first token.
+        model: A BERT-like or LLaMA-like model of ``transformers``, on CPU or not.
+        tokenizer: Its tokenizer; one without a padding token, as language models often have, pads with EOS.
+        pooling: ``"mean"`` over the tokens, special ones included, ``"cls"`` for the first token, or ``"last"`` for the
+            last one, which alone has seen the whole text where the model is causal.
         frozen: Whether the weights stay as they are.
         decode: Turns a token row into a string; not needed for strings, and
             :class:`~agents.representations.embed_observation.EmbedObservation` takes the task's.
@@ -248,7 +249,7 @@ class PretrainedEmbedding(StateEmbedding):
         self,
         model: Any,
         tokenizer: Any,
-        pooling: Literal["mean", "cls"] = "mean",
+        pooling: Literal["mean", "cls", "last"] = "mean",
         frozen: bool = True,
         decode: Decode | None = None,
         max_tokens: int = 256,
@@ -257,8 +258,11 @@ class PretrainedEmbedding(StateEmbedding):
         device: str | torch.device | None = None,
     ) -> None:
         super().__init__(int(model.config.hidden_size), frozen, cache_size)
-        if pooling not in ("mean", "cls"):
-            raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
+        if pooling not in ("mean", "cls", "last"):
+            raise ValueError(f"pooling must be 'mean', 'cls' or 'last', got {pooling!r}")
+        if tokenizer.pad_token is None:
+            tokenizer = copy.deepcopy(tokenizer)  # the user's own stays as it is
+            tokenizer.pad_token = tokenizer.eos_token
         for name, value in {"max_tokens": max_tokens, "batch_size": batch_size}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -306,9 +310,12 @@ class PretrainedEmbedding(StateEmbedding):
             list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.model.device)
         hidden: Tensor = self.model(**inputs).last_hidden_state  # (B, T, D)
+        mask = inputs["attention_mask"]  # (B, T); padding may be on either side
         if self.pooling == "cls":
-            return hidden[:, 0]
-        weights = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+            return hidden[torch.arange(len(hidden)), mask.argmax(dim=1)]
+        if self.pooling == "last":
+            return hidden[torch.arange(len(hidden)), (mask * torch.arange(mask.shape[1])).argmax(dim=1)]
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
     def _decode_rows(self, states: NDArray[np.generic] | Tensor) -> list[str]:

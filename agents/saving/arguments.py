@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agents.saving.files import CommandError, parse_yaml
+from agents.saving.named_rewards import with_reward
 from textgym import env_ids
 
 if TYPE_CHECKING:
@@ -73,36 +74,38 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def agent_defaults() -> dict[str, Any]:
-    """Arguments of :class:`agents.DoubleDQN` that ``--set`` takes, with their defaults on token sequences."""
+def agent_defaults(policy: str = "PerformerPolicy") -> dict[str, Any]:
+    """Arguments of :class:`agents.DoubleDQN` that ``--set`` takes, with their defaults with a policy."""
     from agents.double_dqn import DoubleDQN
-    from agents.double_dqn.defaults import DEFAULTS
+    from agents.double_dqn.defaults import defaults_of
 
     parameters = inspect.signature(DoubleDQN.__init__).parameters
     declared = {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_SETTABLE}
-    return declared | {name: default.sequences for name, default in DEFAULTS.items()}
+    paths = {"LanguageModelPolicy": "language_models", "EncoderPolicy": "transitions"}
+    return declared | defaults_of(paths.get(policy, "sequences"))
 
 
-def check_agent_arguments(arguments: dict[str, Any], source: str = "--set") -> None:
+def check_agent_arguments(arguments: dict[str, Any], source: str = "--set", policy: str = "PerformerPolicy") -> None:
     """Check names and values of arguments of the agent's constructor.
 
     Args:
         arguments: Those given.
         source: Where they come from, for errors.
+        policy: The agent's.
 
     Raises:
         CommandError: If an argument is unknown, and the message lists the known ones, or a value is out of range.
     """
     from agents.double_dqn.arguments import check_arguments
 
-    check_agent_names(arguments, source)
+    check_agent_names(arguments, source, policy)
     try:
         check_arguments(constructor_arguments(arguments))
     except ValueError as error:
         raise CommandError(f"{source}: {one_line(error)}") from None
 
 
-def check_agent_names(arguments: Mapping[str, Any], source: str = "--set") -> None:
+def check_agent_names(arguments: Mapping[str, Any], source: str = "--set", policy: str = "PerformerPolicy") -> None:
     """The part of :func:`check_agent_arguments` that concerns names.
 
     Raises:
@@ -116,7 +119,7 @@ def check_agent_names(arguments: Mapping[str, Any], source: str = "--set") -> No
             raise CommandError(f"{source} takes no argument {name!r}; {hint}accepted: {', '.join(sorted(defaults))}")
         if name.endswith("_kwargs") and not isinstance(arguments[name], dict | None):
             raise CommandError(f"{source} {name} must be a mapping, as in {name}.KEY=VALUE, got {arguments[name]!r}")
-    policy_names = _policy_arguments()
+    policy_names = _policy_arguments(policy)
     for name in arguments.get("policy_kwargs") or {}:
         if name not in policy_names:
             raise CommandError(
@@ -124,8 +127,15 @@ def check_agent_names(arguments: Mapping[str, Any], source: str = "--set") -> No
             )
 
 
-def _policy_arguments() -> set[str]:
+def _policy_arguments(policy: str) -> set[str]:
     from agents.encoders import Performer
+
+    if policy in ("LanguageModelPolicy", "EncoderPolicy"):
+        from agents.double_dqn import DoubleDQN
+
+        parameters = set(inspect.signature(DoubleDQN.policy_aliases[policy].__init__).parameters)
+        more = {"net_arch", "n_ensemble", "optimizer_kwargs"} if policy == "EncoderPolicy" else set()
+        return parameters - {*"self observation_space action_space lr_schedule optimizer_class kwargs".split()} | more
 
     # Those of the encoder that the observation space does not decide, and the policy's own that YAML can write.
     encoder = set(inspect.signature(Performer).parameters) - {"vocab_size", "context_length", "pad_id"}
@@ -162,13 +172,17 @@ def _linear_schedule(name: str, given: dict[str, Any]) -> Callable[[float], floa
 def make_env(env_id: str, n_envs: int, seed: int, env_args: dict[str, Any]) -> TextGenVecEnv:
     """The native batched environment of an id.
 
+    A reward that the arguments name is imported: where they come from a file, see
+    :func:`agents.saving.named_rewards.check_trust`.
+
     Raises:
         CommandError: If the environment refuses its arguments.
     """
     from agents.vec_env import make_vec_env
 
+    given = with_reward(env_args)
     try:
-        return make_vec_env(checked_env_id(env_id), n_envs=n_envs, seed=seed, env_kwargs=env_args)  # type: ignore[return-value]
+        return make_vec_env(checked_env_id(env_id), n_envs=n_envs, seed=seed, env_kwargs=given)  # type: ignore[return-value]
     except (TypeError, ValueError, OSError, ImportError) as error:
         raise CommandError(f"--env-arg, environment {env_id}: {one_line(error)}") from error
 

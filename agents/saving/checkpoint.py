@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.double_dqn.acting import get_acting_state, sequence_parts, set_acting_state
+from agents.double_dqn.acting import get_acting_state, resumable_parts, set_acting_state
 from agents.offline.rehearsal import Rehearsal
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.saving.random_states import random_states, set_random_states
@@ -46,12 +46,12 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
     Call it between two rollouts (``on_rollout_start`` of a callback), on a model that is learning.
 
     Args:
-        model: A :class:`agents.DoubleDQN` on token sequences and the native batched environment.
+        model: A :class:`agents.DoubleDQN` on the native batched environment, with a replay buffer of ours.
 
     Raises:
         ValueError: If the model is of another kind.
     """
-    sequence_parts(model)
+    resumable_parts(model)
     if model.actors is not None:
         model.actors.sync()
     assert model.ep_info_buffer is not None
@@ -78,7 +78,7 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: If the state does not fit the model.
     """
-    sequence_parts(model)
+    resumable_parts(model)
     assert model.ep_info_buffer is not None and model.ep_success_buffer is not None
     try:
         model.policy.load_state_dict(state["policy"])
@@ -121,8 +121,13 @@ def _description(model: DoubleDQN) -> dict[str, Any] | None:
         return None
 
 
-def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> DoubleDQN:
+def load_checkpointed(path: str | Path, device: torch.device | str = "auto", language_model: Any = None) -> DoubleDQN:
     """The model in a checkpoint, to act with: without replay, optimizer and environment.
+
+    Args:
+        path: The file.
+        device: Torch device.
+        language_model: See :func:`agents.saving.export.load`.
 
     Raises:
         StateFileError: If the file can't be read, or holds a model that only its user's own code can build.
@@ -135,7 +140,7 @@ def load_checkpointed(path: str | Path, device: torch.device | str = "auto") -> 
     if description is None:
         raise StateFileError(f"{path} holds a model of classes of its user's own; it can only be resumed")
     weights = {name.removeprefix("q_net."): item for name, item in policy.items() if name.startswith("q_net.")}
-    return rebuild(description, weights, str(path), device)
+    return rebuild(description, weights, str(path), device, language_model)
 
 
 class SaveCheckpoints(BaseCallback):
@@ -185,7 +190,7 @@ class SaveCheckpoints(BaseCallback):
     def _on_training_start(self) -> None:
         self.writer.start()
         if self.resume is None:
-            sequence_parts(self.model)
+            resumable_parts(self.model)
             return
         set_state(self.model, self.resume["state"])
         for name, value, excluded in self.resume["log"]:

@@ -26,6 +26,7 @@ from agents.saving.arguments import SCHEDULES, constructor_arguments
 from agents.saving.files import CommandError, plain, versions
 from agents.saving.model_card import CARD_FILE
 from agents.saving.model_spaces import space_as_json, space_from_json
+from agents.saving.named_rewards import without_reward
 from agents.saving.state_file import write_synced
 
 if TYPE_CHECKING:
@@ -109,10 +110,10 @@ def export_model(
         from agents.saving.export_tokenizer import token_digest, tokenizer_file
 
         env_args = dict(environment.get("env_args") or {})
-        env = make_env(environment["env"], 1, 0, env_args)
+        env = make_env(environment["env"], 1, 0, without_reward(env_args))
         task = env.envs.task
         files[TOKENIZER_FILE] = tokenizer_file(task)
-        if isinstance(env_args.get("tokenizer"), str):
+        if isinstance(env_args.get("tokenizer"), str) and config["policy"] != "LanguageModelPolicy":
             env_args["tokenizer"] = TOKENIZER_FILE  # the copy: a path of this machine would mean nothing elsewhere
         config["environment"] = plain({**environment, "env_args": env_args})
         config["tokens_sha256"] = token_digest(task)
@@ -130,12 +131,14 @@ def export_model(
     return folder
 
 
-def load(folder: str | Path, device: torch.device | str = "auto") -> DoubleDQN:
+def load(folder: str | Path, device: torch.device | str = "auto", language_model: Any = None) -> DoubleDQN:
     """Read a model that ``textgym export`` or :func:`export_model` wrote; nothing in the folder is executed.
 
     Args:
         folder: The folder.
         device: Torch device.
+        language_model: Of a model with a ``LanguageModelPolicy``, whose head alone is in the folder: the language
+            model, or where it is now. None for where it was.
 
     Returns:
         The model, without an environment: ``set_env`` gives it one to go on learning in.
@@ -159,7 +162,7 @@ def load(folder: str | Path, device: torch.device | str = "auto") -> DoubleDQN:
         weights = load_tensors(content)
     except Exception as error:  # safetensors' own kinds
         raise ModelFileError(f"{folder / WEIGHTS_FILE} is damaged: {' '.join(str(error).split())}") from None
-    return rebuild(config, weights, str(folder), device)
+    return rebuild(config, weights, str(folder), device, language_model)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -195,12 +198,23 @@ def check_tokens(path: Path, env: TextGenVecEnv) -> None:
 
 
 def rebuild(
-    config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], name: str, device: torch.device | str = "auto"
+    config: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor],
+    name: str,
+    device: torch.device | str = "auto",
+    language_model: Any = None,
 ) -> DoubleDQN:
     """The model of a description, see :func:`describe`, with the given weights of its Q-network.
 
+    Args:
+        config: The description.
+        weights: The weights.
+        name: Which model it is, for errors.
+        device: Torch device.
+        language_model: See :func:`load`.
+
     Raises:
-        ModelFileError: If they do not fit each other; ``name`` says which model it is.
+        ModelFileError: If they do not fit each other.
     """
     from agents.double_dqn.double_dqn import DoubleDQN
 
@@ -214,6 +228,8 @@ def rebuild(
             key: _class(value) if key.endswith("_class") or key == "activation_fn" else value
             for key, value in (arguments.get("policy_kwargs") or {}).items()
         }
+        if language_model is not None:
+            arguments["policy_kwargs"]["model"] = language_model
         if isinstance(arguments.get("train_freq"), list):
             arguments["train_freq"] = tuple(arguments["train_freq"])
         if arguments.get("max_grad_norm") == "inf":
@@ -254,7 +270,9 @@ def _arguments(model: DoubleDQN) -> dict[str, Any]:
         elif callable(rate):  # another schedule: its value now
             values[schedule] = float(rate(model._current_progress_remaining))
     name = next((name for name, kind in EXPLORATIONS.items() if type(model.explorer) is kind), None)
-    if name is None:  # one of the user's own, which no file can hold; it has no part in greedy choices
+    if (
+        name is None or not model._path.explores
+    ):  # one of the user's own, which no file can hold; it has no part in greedy choices
         values["exploration"], values["exploration_kwargs"] = None, {}
     else:
         values["exploration"] = name

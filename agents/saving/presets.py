@@ -46,3 +46,13 @@ PRESETS: dict[str, Preset] = {
     "TextGen/Sort-v0": Preset(steps=80_000),
 }
 """Presets by id; other ids take the defaults of :class:`Preset`."""
+POLICY_PRESETS: dict[str, Preset] = {
+    "EncoderPolicy": Preset(
+        kwargs={
+            # Transitions of a text task are few beside those of a game, for which SB3's defaults are made.
+            **{"learning_rate": 1e-3, "buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 128},
+            **{"tau": 0.01, "target_update_interval": 32, "train_freq": 1, "updates_per_step": 0.1},
+        },
+    ),
+}
+"""Presets by policy, for those that are not made for token sequences, whatever the id."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from agents.saving.arguments import (
     merge,
 )
 from agents.saving.files import CommandError, read_yaml_mapping
-from agents.saving.presets import PRESETS, Preset
+from agents.saving.presets import POLICY_PRESETS, PRESETS, Preset
 
 EVALUATION_EPISODES = 256
 DEFAULT_THREADS = 1
@@ -25,6 +25,8 @@ ACTOR_SETTINGS = ("engine", "n_actors", "address", "max_staleness", "weights_eve
 """Arguments of :class:`agents.distributed.Actors` that a run may have; ``"engine"`` is always there."""
 LOCAL = "local"
 """The engine without actors."""
+POLICIES = ("PerformerPolicy", "TransformerPolicy", "GRUPolicy", "LanguageModelPolicy", "EncoderPolicy")
+"""Policies of which a run can be resumed."""
 _RECORDED = ("versions", "command", "offline")
 """Keys of ``config.yaml`` that tell about the run without deciding what it does."""
 
@@ -44,6 +46,8 @@ class TrainSettings:
         threads: Torch threads.
         device: Torch device.
         actors: Who acts in place of this process, see :data:`ACTOR_SETTINGS`; None for nobody.
+        policy: The agent's policy, one of :data:`POLICIES`.
+        eval_args: Arguments of the environment that are others in evaluation, such as held-out prompts.
     """
 
     env: str
@@ -56,6 +60,13 @@ class TrainSettings:
     threads: int
     device: str
     actors: dict[str, Any] | None = None
+    policy: str = "PerformerPolicy"
+    eval_args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fresh_args(self) -> dict[str, Any]:
+        """Arguments of the environment in evaluation."""
+        return self.env_args | self.eval_args
 
     @property
     def fresh_seed(self) -> int:
@@ -87,7 +98,7 @@ def resolve_settings(
     for key in file:
         if key not in fields and key not in _RECORDED:
             raise CommandError(f"--config {config} has the unknown key {key!r}; accepted: {', '.join(fields)}")
-    for key in ("env_args", "agent"):
+    for key in ("env_args", "eval_args", "agent"):
         if not isinstance(file.get(key, {}), dict):
             raise CommandError(f"--config {config}: {key} must be a mapping of names to values, got {file[key]!r}")
     if "versions" in file and "agent" in file:  # a run's own file names every argument that there was
@@ -98,8 +109,11 @@ def resolve_settings(
     env = checked_env_id(env)
     if "env" in file and checked_env_id(file["env"]) != env:
         raise CommandError(f"ID must be that of --config, {file['env']}, got {env}")
-    preset = PRESETS.get(env, Preset())
     given = {key: value for key, value in options.items() if value is not None and key != "agent"}
+    policy = given.get("policy", file.get("policy", "PerformerPolicy"))
+    if policy not in POLICIES:
+        raise CommandError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+    preset = PRESETS.get(env, Preset()) if policy == "PerformerPolicy" else POLICY_PRESETS.get(policy, Preset())
     base = {"steps": preset.steps, "n_envs": preset.n_envs, "minutes": None, "seed": 0, "device": "auto"}
     values = {**base, "threads": DEFAULT_THREADS, **{key: file[key] for key in file if key in fields}, **given}
     values["env"] = env
@@ -107,8 +121,8 @@ def resolve_settings(
     layers = [({} if "agent" in file else preset.kwargs, "the preset")]
     layers += [(file.get("agent", {}), f"--config {config}: agent"), (options.get("agent") or {}, "--set")]
     for layer, source in layers:  # each on its own, so that an error names where the argument comes from
-        check_agent_arguments(layer, source)
-    values["agent"] = agent_defaults() | merge(*(layer for layer, _ in layers))
+        check_agent_arguments(layer, source, policy)
+    values["agent"] = agent_defaults(policy) | merge(*(layer for layer, _ in layers))
     for name, least in (("steps", 1), ("n_envs", 1), ("threads", 1), ("seed", 0)):
         value = values[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -130,7 +130,9 @@ def _pack(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
             raise TypeError(f"{place} must be an array of numbers, got {array.dtype}")
         name = place if place not in arrays else f"{place}#{len(arrays)}"
         arrays[name] = array
-        return ["tensor" if isinstance(value, torch.Tensor) else "array", name]
+        if not isinstance(value, torch.Tensor):
+            return ["array", name]
+        return ["bfloat16" if value.dtype == torch.bfloat16 else "tensor", name]
     raise TypeError(f"{place} must be a plain value or an array, got {type(value).__name__}")
 
 
@@ -148,12 +150,16 @@ def _unpack(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         return arrays[items[0]]
     if kind == "tensor":
         return torch.from_numpy(arrays[items[0]])
+    if kind == "bfloat16":  # which NumPy does not have
+        return torch.from_numpy(arrays[items[0]]).view(torch.bfloat16)
     raise TypeError(f"unknown kind {kind!r}")
 
 
 def _array(value: Any) -> NDArray[Any]:
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    return np.require(array, requirements="C")
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.view(torch.int16) if value.dtype == torch.bfloat16 else value).numpy()
+    return np.require(value, requirements="C")
 
 
 def _join(place: str, key: Any) -> str:

@@ -170,7 +170,7 @@ class TestResume:
         with pytest.raises(CheckpointError, match="state must be that of a model with the same arguments"):
             make_model(policy_kwargs={"features_dim": 16, "n_layers": 1}).learn(STEPS, SaveCheckpoints("x", 0, saved))
         other = DoubleDQN("MlpPolicy", "CartPole-v1", seed=0)
-        with pytest.raises(ValueError, match="model must be a DoubleDQN on token sequences to be resumed"):
+        with pytest.raises(ValueError, match=r"env must be that of agents.make_vec_env to be resumed, got DummyVecEnv"):
             other.learn(10, SaveCheckpoints(tmp_path))
         with pytest.raises(ValueError, match="every_seconds must be at least 0, got -1"):
             SaveCheckpoints(tmp_path, -1)

@@ -38,7 +38,7 @@ from agents.application.report.html import json_for_script, table, token_view
 from agents.application.report.paper import save
 from agents.application.report.svg import draw
 from agents.application.report.tables import ablation_table, score_table, sooner_table
-from agents.application.report.tokens import as_plain, play, token_values
+from agents.application.report.tokens import as_plain, play
 from agents.application.train import train
 from agents.saving.files import CommandError
 from agents.saving.json_lines import append
@@ -386,7 +386,7 @@ def test_illegal_tokens_are_no_alternatives(run_folder):
     observations = make_vec_env("TextGen/Reverse-v0", 2, env_kwargs={"length": 3, "vocab_size": 5}).reset()
     masks = np.zeros((2, 6), bool)
     masks[:, 2] = True
-    values = token_values(model, observations, masks)
+    values = model.action_values(observations, masks)
     assert np.isfinite(values).sum(axis=1).tolist() == [1, 1]
 
 

@@ -193,7 +193,7 @@ def test_pruned_encoder_embeds(bert_path: Path, tmp_path: Path) -> None:
 def test_errors(bert_path: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"path must be a local directory .* download it beforehand"):
         StateEmbedding.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
-    with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', got 'max'"):
+    with pytest.raises(ValueError, match="pooling must be 'mean', 'cls' or 'last', got 'max'"):
         StateEmbedding.from_pretrained(bert_path, "max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pooling must be 'last' or 'mean', got 'cls'"):
         StateEmbedding.for_space(SPACE, "cls")  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 
 from textgym.checks import check_at_least
 from textgym.tokenizers import as_tokenizer
+
+_SAMPLE = 1_024  # numbers of each tensor in a fingerprint
 
 
 class HuggingFaceLM:
@@ -78,6 +82,11 @@ class HuggingFaceLM:
         self.forget()
 
     @property
+    def context_length(self) -> int:
+        """Tokens that the model reads at most, BOS included."""
+        return self._window
+
+    @property
     def hidden_dim(self) -> int:
         """Size ``D`` of a hidden state."""
         return int(self._model.config.get_text_config().hidden_size)
@@ -86,6 +95,13 @@ class HuggingFaceLM:
     def output_embedding(self) -> Any:
         """What the last layer compares a hidden state with: a tensor of shape ``(tokens, D)``, without a gradient."""
         return self._model.get_output_embeddings().weight.detach()
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells the model from others: a checksum of its weights, of a sample of each, and one of its tokens."""
+        texts = [self.tokenizer.token_text(token) for token in range(self.vocab_size)]
+        tokens = hashlib.sha256(json.dumps([texts, self.tokenizer.eos_id, self._bos]).encode())
+        return f"{checksum_of_weights(self._model)}-{tokens.hexdigest()[:16]}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HuggingFaceLM:
         return self  # its weights never change: gymnasium.make copies the arguments it is given
@@ -96,6 +112,19 @@ class HuggingFaceLM:
         self._cache: Any = None
         self._last: Any = None
         self.hidden: Any = None
+
+    def get_state(self) -> dict[str, Any]:
+        """What the next call of :meth:`log_probs` goes on from, as plain values and tensors."""
+        kept = {"rows": self._rows, "cache": self._cache, "last": self._last, "hidden": self.hidden}
+        return kept | {"n_read": self.n_read}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that :meth:`get_state` gave, of the same model."""
+        self._rows, self.n_read = [list(row) for row in state["rows"]], state["n_read"]
+        self._cache = None if state["cache"] is None else tuple(tensor.to(self.device) for tensor in state["cache"])
+        last, hidden = state["last"], state["hidden"]
+        self._last = None if last is None else last.to(self.device)
+        self.hidden = None if hidden is None else hidden.to(self.device)
 
     def log_probs(self, tokens: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
         """See :meth:`~textgym.language_models.LanguageModel.log_probs`.
@@ -203,3 +232,13 @@ class HuggingFaceLM:
         else:
             grown = (counts > 0)[:, None]
             self._last, self.hidden = torch.where(grown, fresh, self._last), torch.where(grown, hidden, self.hidden)
+
+
+def checksum_of_weights(model: Any) -> str:
+    """A checksum of a model of ``transformers``: of its kind, and of a sample of each of its tensors."""
+    digest = hashlib.sha256(str(model.config.model_type).encode())
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, len(flat) // _SAMPLE)].float().cpu().numpy()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ One function serves a textgym task, TRL's ``GRPOTrainer`` and a script of your o
 earn equal rewards. Words are blank-separated and compared in lower case unless a reward says otherwise.
 """
 
-from textgym.rewards.base import Reward, RewardFunction, call_reward, reward_name
+from textgym.rewards.base import Reward, RewardError, RewardFunction, call_reward, reward_name
 from textgym.rewards.combinations import Product, WeightedSum
 from textgym.rewards.form import Distinctness, JsonSchema, Length, Matches, Readability, count_syllables
 from textgym.rewards.likelihood import Fluency, LogLikelihood, NegativeKL, can_end, likelihood_score
@@ -32,6 +32,7 @@ __all__ = [
     "Product",
     "Readability",
     "Reward",
+    "RewardError",
     "RewardFunction",
     "Rouge",
     "Sentiment",

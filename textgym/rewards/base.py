@@ -17,6 +17,10 @@ Text = str | Sequence[Mapping[str, Any]]
 """A plain text, or a conversation: messages with a string under ``"content"``."""
 
 
+class RewardError(ValueError, RuntimeError):
+    """A reward function that raised, or returned what is no list of finite numbers, or of numbers that are allowed."""
+
+
 class Reward(ABC):
     """A reward function that is an object.
 
@@ -101,26 +105,25 @@ def call_reward(
         Rewards, shape ``(n,)``, all finite.
 
     Raises:
-        RuntimeError: If the function raises.
-        ValueError: If it does not return ``n`` finite numbers.
+        RewardError: If the function raises, or does not return ``n`` finite numbers.
     """
     name = reward_name(reward)
     try:
         returned = reward(prompts=prompts, completions=completions, **columns)
     except Exception as error:
-        raise RuntimeError(
+        raise RewardError(
             f"reward {name!r} raised {type(error).__name__}: {error} "
             f"(first of {len(prompts)} prompts {prompts[0]!r}, completion {completions[0]!r})"
         ) from error
     try:
         rewards = np.asarray(returned, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"reward {name!r} must return a list of {len(prompts)} numbers, got {returned!r}") from None
+        raise RewardError(f"reward {name!r} must return a list of {len(prompts)} numbers, got {returned!r}") from None
     if rewards.shape != (len(prompts),):
-        raise ValueError(f"reward {name!r} must return a list of {len(prompts)} numbers, got shape {rewards.shape}")
+        raise RewardError(f"reward {name!r} must return a list of {len(prompts)} numbers, got shape {rewards.shape}")
     if not np.isfinite(rewards).all():
         row = int(np.flatnonzero(~np.isfinite(rewards))[0])
-        raise ValueError(
+        raise RewardError(
             f"reward {name!r} must return finite numbers, got {rewards[row]} "
             f"for prompt {prompts[row]!r}, completion {completions[row]!r}"
         )

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from agents.application.options import Device, EnvArgs, SetArgs, command_line
+from agents.application.options import Device, EnvArgs, SetArgs, TrustReward, command_line
 from agents.saving.arguments import checked_env_id, parse_assignments
 from agents.saving.files import CommandError
+from agents.saving.named_rewards import check_trust
 
 if TYPE_CHECKING:
     from agents.application.train import TrainResult
 
 
-_WITH_RESUME = ("resume", "quiet", "checkpoint_seconds")
+_WITH_RESUME = ("resume", "quiet", "checkpoint_seconds", "trust")
 
 
 def train(
@@ -71,6 +72,13 @@ def train(
     actor_cpus: Annotated[
         float | None, typer.Option(help="Cores that Ray reserves for an actor.", show_default="1")
     ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Read texts by this pretrained encoder, which stays as it is.")
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="Of --encoder: mean, cls, or last for causal ones.")] = "mean",
+    latent: Annotated[
+        int | None, typer.Option(min=1, help="Of --encoder: numbers that an autoencoder leaves of a vector.")
+    ] = None,
     from_text: Annotated[Path | None, typer.Option(help="Learn from a text file; there is no ID then.")] = None,
     level: Annotated[str, typer.Option(help="Tokens of --from-text: char or word.")] = "char",
     vocabulary: Annotated[
@@ -87,6 +95,7 @@ def train(
         str | None, typer.Option(help="td, cql, ilql, mc, crr or bc.", show_default="td on texts, else ilql")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes through texts or demonstrations.")] = None,
+    trust: TrustReward = False,
 ) -> None:
     """Train DoubleDQN on an environment, on texts or on both, and leave a run folder."""
     if env_id is not None:  # before torch is imported: a typing error should be answered at once
@@ -103,13 +112,15 @@ def train(
         "cpus": actor_cpus,
     }
     acting = {name: value for name, value in of_actors.items() if value is not None}
+    policy = None
+    if encoder is not None:
+        policy = "EncoderPolicy"
+        given = {"encoder": str(encoder.resolve()), "pooling": pooling, "latent_dim": latent}
+        agent["policy_kwargs"] = {**(agent.get("policy_kwargs") or {}), **given}
     command = shlex.join(["textgym", *command_line])
     console = None if quiet else Console()
     if resume is not None:
-        _refuse_options("--resume RUN goes on as the run was begun: it takes no", context)
-        from agents.application.learn_texts import resume_any
-
-        _ended(resume_any(resume, console, checkpoint_seconds), quiet)
+        resume_command(context, resume, console, checkpoint_seconds, trust)
         return
     offline = None
     if from_text is not None or from_demonstrations is not None:
@@ -125,10 +136,12 @@ def train(
                 raise CommandError("--from-text takes no ID and no --steps: a text is no environment to go on in")
             if acting:
                 raise CommandError("--from-text takes no --engine and no actors: there is nothing to act in")
+            if encoder is not None:
+                raise CommandError("--from-text takes no --encoder: its tokens are its own; use --from-demonstrations")
             options = {"seed": seed, "threads": threads, "device": device}
-            given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-            given |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
-            _ended(learn_corpus(offline, agent, run_dir, **given), quiet)
+            run_options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+            run_options |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
+            ended(learn_corpus(offline, agent, run_dir, **run_options), quiet)
             return
     from agents.application.train import train as run
     from agents.saving.settings import resolve_settings
@@ -145,13 +158,28 @@ def train(
         threads=threads,
         device=device,
         actors=acting or None,
+        policy=policy,
     )
+    if config is not None and not trust:
+        for named in (settings.env_args, settings.eval_args):
+            if named.get("reward") != env_args.get("reward"):  # what the command line says is the user's word
+                check_trust(named, config)
     if offline is not None:
         online: dict[str, Any] = {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
         result = pretrain(settings, offline, steps is not None, run_dir, **online)
     else:
         result = run(settings, run_dir, console=console, command=command, checkpoint_seconds=checkpoint_seconds)
-    _ended(result, quiet)
+    ended(result, quiet)
+
+
+def resume_command(
+    context: typer.Context, folder: Path, console: Console | None, checkpoint_seconds: float | None, trust: bool
+) -> None:
+    """``--resume``, of this command and of others that train."""
+    _refuse_options("--resume RUN goes on as the run was begun: it takes no", context)
+    from agents.application.learn_texts import resume_any
+
+    ended(resume_any(folder, console, checkpoint_seconds, trust), console is None)
 
 
 def _refuse_options(message: str, context: typer.Context) -> None:
@@ -167,7 +195,8 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _ended(result: TrainResult, quiet: bool) -> None:
+def ended(result: TrainResult, quiet: bool) -> None:
+    """What is printed, and the exit code, when training has ended."""
     if quiet:
         print(result.folder)
     if result.interrupted:

@@ -28,6 +28,9 @@ def validate(
     text: Annotated[
         Path | None, typer.Option(help="Instead, see how well the model foretells this file: a text a line.")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Of a steered language model: its folder.", show_default="where it was")
+    ] = None,
     trust: Trust = False,
 ) -> None:
     """Evaluate a model greedily on fresh seeds: mean, IQM, 95 % intervals, normalised score, texts."""
@@ -52,6 +55,7 @@ def validate(
         device=device or "auto",
         console=Console(),
         trust=trust,
+        language_model=model,
     )
     if json_file is not None:
         with writing("--json", json_file):

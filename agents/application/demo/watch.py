@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agents.application.run_folder import CONFIG, find_model
 from agents.saving.arguments import checked_env_id, make_env
 from agents.saving.files import CommandError
+from agents.saving.named_rewards import check_trust
 
 if TYPE_CHECKING:
     from agents.application.report.tokens import Episode
@@ -71,6 +72,8 @@ def load_agents(paths: Sequence[Path], trust: bool = False) -> list[Agent]:
         env_id = checked_env_id(config["env"]) if "env" in config else None
         seed = fresh_seed(config.get("seed"), config.get("n_envs"))
         agents.append(Agent(name, model, env_id, config.get("env_args") or {}, seed))
+        if not trust and not agents[-1].steers:
+            check_trust(agents[-1].env_args, path)
     return checked(agents)
 
 

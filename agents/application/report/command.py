@@ -41,6 +41,7 @@ def report(
     out: str | Path = "report.html",
     figures_dir: str | Path | None = None,
     n_episodes: int = N_EPISODES,
+    trust: bool = False,
 ) -> Path:
     """Write a report.
 
@@ -49,6 +50,7 @@ def report(
         out: The page.
         figures_dir: Folder for the same figures as PNG and SVG, which needs matplotlib; None for none.
         n_episodes: Fresh episodes for the token view of each run (≥ 1).
+        trust: Whether to import the rewards that runs name.
 
     Returns:
         The page's path.
@@ -59,7 +61,7 @@ def report(
     if n_episodes < 1:
         raise CommandError(f"--episodes must be at least 1, got {n_episodes}")
     sources = find_sources([Path(path) for path in paths])
-    runs = [load_run(folder, n_episodes) for folder in sources.runs]
+    runs = [load_run(folder, n_episodes, trust) for folder in sources.runs]
     content, charts = build(sources, runs)
     with writing("--out", out):
         Path(out).parent.mkdir(parents=True, exist_ok=True)

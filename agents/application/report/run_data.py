@@ -14,9 +14,11 @@ from agents.application.loading import load_model
 from agents.application.report.charts import Line, LineChart, Style
 from agents.application.report.figures import AXES, file_key
 from agents.application.report.tokens import Episode, play
-from agents.application.run_folder import CONFIG, find_model, read_result
+from agents.application.resume import reward_errors
+from agents.application.run_folder import CONFIG, brief, evaluated_in, find_model, read_result
 from agents.saving.arguments import checked_env_id, make_env
 from agents.saving.files import CommandError
+from agents.saving.named_rewards import check_trust
 from agents.saving.settings import fresh_seed
 from textgym import References, references
 
@@ -51,7 +53,7 @@ class Run:
     @property
     def title(self) -> str:
         """Id and arguments."""
-        arguments = ", ".join(f"{name}={value}" for name, value in sorted((self.config.get("env_args") or {}).items()))
+        arguments = ", ".join(sorted(brief(self.config.get("env_args") or {})))
         return self.config["env"] + (f" ({arguments})" if arguments else "")
 
     def charts(self) -> dict[int, list[LineChart]]:
@@ -84,26 +86,30 @@ def is_run(path: Path) -> bool:
     return path.is_dir() and (path / CONFIG).is_file()
 
 
-def load_run(folder: Path, n_episodes: int) -> Run:
+def load_run(folder: Path, n_episodes: int, trust: bool = False) -> Run:
     """Read a run folder, and play fresh episodes with its model.
 
     Args:
         folder: The folder.
         n_episodes: Number of episodes (≥ 1).
+        trust: Whether to import the reward that it names, if it names one.
 
     Raises:
-        CommandError: If a file is missing or damaged.
+        CommandError: If a file is missing or damaged, or it names a reward and is not trusted.
     """
     model_path, config = find_model(folder)
     if config is None or "env" not in config:
         raise CommandError(f"{folder} must hold a {CONFIG} that names the environment")
-    env_id, env_args = checked_env_id(config["env"]), config.get("env_args") or {}
+    env_id, env_args = checked_env_id(config["env"]), evaluated_in(config)
+    if not trust:
+        check_trust(env_args, folder)
     model = load_model(model_path, "cpu")
     seed = fresh_seed(config.get("seed"), config.get("n_envs"))
     env = make_env(env_id, n_episodes, seed, env_args)
     if model.observation_space != env.observation_space or model.action_space != env.action_space:
         raise CommandError(f"the model in {folder} must fit {env_id}; it was trained on {model.observation_space}")
-    episodes = play(model, env, seed)
+    with reward_errors():
+        episodes = play(model, env, seed)
     env.close()
     return Run(
         folder,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from agents.application.visible import shown
@@ -30,8 +29,8 @@ class Step:
         token: The action.
         text: Its text.
         q: Value of the token, Q(s, a).
-        v: Value of the state, the highest Q of a legal token.
-        mean: The mean Q of the legal tokens.
+        v: Value of the state, the highest Q of a legal token (of a candidate of a language model).
+        mean: The mean Q of these tokens.
         runner_up: The highest Q of the *other* legal tokens; None where there is none.
         reward: What the environment paid for it.
         td_error: reward + γ · (value of the next state, 0 at the end) − Q(s, a).
@@ -74,16 +73,6 @@ class Episode:
     observation: NDArray[np.int32]
 
 
-def token_values(
-    model: DoubleDQN, observations: NDArray[np.integer], masks: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
-    """Q-values of every action, −inf where it is illegal: observations ``(n, L)`` → ``(n, V)``."""
-    model.policy.set_training_mode(False)
-    with torch.no_grad():
-        q_values = model.q_net(model.policy.obs_to_tensor(observations)[0]).double().cpu().numpy()
-    return q_values if masks is None else np.where(masks, q_values, -np.inf)
-
-
 def play(model: DoubleDQN, env: TextGenVecEnv, seed: int, slips: Sequence[bool] | None = None) -> list[Episode]:
     """One episode in each row, greedy or with slips.
 
@@ -111,16 +100,19 @@ def play(model: DoubleDQN, env: TextGenVecEnv, seed: int, slips: Sequence[bool] 
     prompts = [shown(task.decode(row[:end])) for row, end in zip(observations, prompt_lengths, strict=True)]
     recorded: list[list[dict[str, Any]]] = [[] for _ in range(n)]
     finals: list[NDArray[np.int32] | None] = [None] * n
+    state, starts = None, np.ones(n, np.bool_)
     while any(final is None for final in finals):
         masks = action_masks(env)
-        q_values = token_values(model, observations, masks)
+        q_values = model.action_values(observations, masks)
+        greedy, state = model.predict(observations, state, starts, deterministic=True, action_masks=masks)
         legal = np.isfinite(q_values)
         slipped = may_slip & (random.random(n) < SLIP_PROBABILITY)
         drawn = np.where(legal, random.random(q_values.shape), -1.0).argmax(axis=1)
-        actions = np.where(slipped, drawn, q_values.argmax(axis=1))
+        actions = np.where(slipped, drawn, greedy)
         before = sequence_lengths(observations, space.pad_id)
         step: Any = env.step(actions)
         following, rewards, ended, infos = step
+        starts = ended
         for row in (row for row in range(n) if finals[row] is None):
             text = infos[row]["terminal_observation"] if ended[row] else following[row]
             reply = text[before[row] + 1 :]

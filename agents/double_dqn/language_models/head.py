@@ -26,6 +26,7 @@ class CandidateQNetwork(BasePolicy):
         embedding: E, shape ``(V, D')``.
         width: Width of g (≥ 1).
         n_bins: See above (≥ 1).
+        state_value: Whether it values states beside them, for ``"ilql"``: see :meth:`state_logits`.
     """
 
     embedding: Tensor
@@ -38,6 +39,7 @@ class CandidateQNetwork(BasePolicy):
         embedding: Tensor,
         width: int = 256,
         n_bins: int = 1,
+        state_value: bool = False,
     ) -> None:
         super().__init__(observation_space, action_space)
         self.n_bins = n_bins
@@ -48,18 +50,27 @@ class CandidateQNetwork(BasePolicy):
         )
         self.value = nn.Linear(width, n_bins)
         self.query = nn.Linear(width, n_bins * embedding.shape[1])
-        for layer in (self.value, self.query):
+        layers = [self.value, self.query]
+        if state_value:
+            self.state = nn.Linear(width, 1)
+            layers.append(self.state)
+        for layer in layers:
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
     def logits(self, states: States) -> Tensor:
         """Logits of the return of each candidate: states of shape ``(...)`` → ``(..., k, n_bins)``."""
+        states = self._here(states)
         features = self.body(states.hidden)
         queries = self.query(features).unflatten(-1, (self.n_bins, -1))  # (..., bins, D')
         candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype) * self.scale  # (..., k, D')
         advantages = candidates @ queries.mT  # (..., k, bins)
         mean = (states.prior().exp().unsqueeze(-1) * advantages).sum(dim=-2, keepdim=True)
         return self.value(features).unsqueeze(-2) + advantages - mean
+
+    def state_logits(self, states: States) -> Tensor:
+        """Logits of the values of states, ``(...)`` → ``(...)``: of their own, not of the candidates'."""
+        return self.state(self.body(self._here(states).hidden)).squeeze(-1)
 
     def q_values(self, states: States, eta: float) -> Tensor:
         """Soft values of the candidates, ``(...)`` → ``(..., k)``, in [0, 1].
@@ -76,6 +87,10 @@ class CandidateQNetwork(BasePolicy):
         if self.n_bins == 1:
             return logits.squeeze(-1).sigmoid()
         return (logits.softmax(dim=-1) * self._returns(logits)).sum(dim=-1)
+
+    def _here(self, states: States) -> States:
+        """The states on the head's device, which need not be that of the language model."""
+        return States(*(part.to(self.embedding.device) for part in states))
 
     def _returns(self, logits: Tensor) -> Tensor:
         """The return of each bin, (n_bins,)."""

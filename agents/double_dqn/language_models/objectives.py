@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from agents.double_dqn.targets import q_lambda_targets, td_cross_entropy
 from agents.double_dqn.targets.losses import weighted_mean
 
-OBJECTIVES = ("soft_q", "qsharp")
+OBJECTIVES = ("soft_q", "qsharp", "ilql")
 
 
 def soft_values(q_values: Tensor, log_prior: Tensor, eta: float) -> Tensor:
@@ -75,6 +75,38 @@ def soft_lambda_targets(
     paid = rewards - gamma * lambda_ * departures
     ended = torch.ones_like(valid[:, 0])
     return q_lambda_targets(paid, F.pad(values[:, 1:], (0, 1)), valid, ended, gamma, lambda_)
+
+
+def in_sample_targets(rewards: Tensor, valid: Tensor, values: Tensor, gamma: float) -> Tensor:
+    """Reward plus the next state's value, which no action outside the data has a part in (arXiv:2206.11871).
+
+    Args:
+        rewards: Rewards, shape ``(B, T)``.
+        valid: Actions that were taken, bool, shape ``(B, T)``.
+        values: Values of the states acted in, shape ``(B, T)``: expectiles, see :func:`expectile_cross_entropy`.
+        gamma: Discount a token, in [0, 1].
+
+    Returns:
+        Targets, shape ``(B, T)``, without a gradient; nothing is worth anything after the last action.
+    """
+    return q_lambda_targets(rewards, F.pad(values[:, 1:], (0, 1)), valid, torch.ones_like(valid[:, 0]), gamma, 0.0)
+
+
+def expectile_cross_entropy(logits: Tensor, goals: Tensor, weights: Tensor, expectile: float) -> Tensor:
+    """Cross-entropy in which a value below its goal counts τ, and one above it 1 − τ.
+
+    Its minimum is that of the squared error of the same weights (arXiv:2110.06169), the expectile τ of the goals: their
+    mean at ½, and towards 1 their maximum. Its gradient does not vanish where σ is flat.
+
+    Args:
+        logits: Of values in [0, 1], shape ``(B, T)``; the only argument that gets a gradient.
+        goals: Values of the actions taken, in [0, 1], shape ``(B, T)``.
+        weights: Not negative, shape ``(B, T)``; entries of weight 0 do not count, even if they are NaN.
+        expectile: τ, in (0, 1).
+    """
+    above = logits.detach().sigmoid() > goals
+    asymmetry = torch.where(above, 1 - expectile, expectile)
+    return td_cross_entropy(logits, goals, weights > 0, weights * asymmetry)[0]
 
 
 def from_the_prior(log_ratios: Tensor, valid: Tensor) -> Tensor:

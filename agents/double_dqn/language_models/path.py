@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import deque
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import ReplayBuffer
 
 from agents.double_dqn import targets
 from agents.double_dqn.base import LearningAgent
@@ -18,20 +18,46 @@ from agents.double_dqn.language_models.reader import Reader, States
 from agents.double_dqn.language_models.replay import StatesBatch, StatesReplayBuffer
 from agents.double_dqn.paths import Choice, Loss
 from agents.double_dqn.sequences import SequencePath
+from agents.exploration import EXPLORATIONS
 from agents.replay.episodes import sequence_priorities
+from textgym.rewards import RewardError
+
+_RECENT = 100  # texts whose divergence is averaged
 
 
 class LanguageModelPath(SequencePath):
-    """Reads each token once while it acts, stores what the model said, and learns from that alone."""
+    """Reads each token once while it acts, stores what the model said, and learns from that alone.
+
+    Attributes:
+        nats: KL divergence from the model of the last texts that the guided policy began, as long as it led, in nats.
+    """
 
     name = "language_models"
     acts_from_start = True
+    explores = False
+    default_buffer = StatesReplayBuffer
+    _UNUSED: ClassVar[dict[str, Any]] = {
+        "keep_best": False,
+        "best_share": 0.0,
+        "q_lambda": None,
+        "watkins": False,
+        "lower_bound": False,
+        "n_steps": 1,
+        "double_q": True,
+        "dueling": True,
+        "exploration_fraction": 0.1,
+        "exploration_initial_eps": 1.0,
+        "exploration_final_eps": 0.02,
+    }
+    """Arguments that have no part in it, and their defaults."""
 
     def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)
         self.reader: Reader | None = None  # of the environments trained in
         self._seen: tuple[States, NDArray[np.float32]] | None = None
         self._handover: NDArray[np.int64] | None = None  # tokens after which the model goes on alone
+        self._nats = np.zeros(0)  # of the texts under way
+        self.nats: deque[float] = deque(maxlen=_RECENT)
 
     @property
     def policy(self) -> LanguageModelPolicy:  # type: ignore[override]
@@ -46,6 +72,18 @@ class LanguageModelPath(SequencePath):
         return self.model.replay_buffer
 
     def check(self) -> None:  # noqa: D102
+        name = self.model.policy_name
+        for argument, default in self._UNUSED.items():
+            given = getattr(self.model, argument)
+            if given != default:
+                raise ValueError(f"{argument} must be {default} for {name}, which has no use for it, got {given!r}")
+        explorer = self.model.exploration
+        kind = EXPLORATIONS.get(explorer) if isinstance(explorer, str) else type(explorer)
+        if kind is not EXPLORATIONS["ucb"] or (isinstance(explorer, str) and self.model.exploration_kwargs):
+            given = explorer if kind is not EXPLORATIONS["ucb"] else self.model.exploration_kwargs
+            raise ValueError(f"exploration must be left out for {name}, which draws from its policy, got {given!r}")
+        if self.model.value_range not in (None, (0.0, 1.0)):
+            raise ValueError(f"value_range must be (0, 1) or None for {name}, got {self.model.value_range}")
         super().check()
         if self.model._vec_normalize_env is not None:
             raise ValueError(f"env must not be a VecNormalize for {self.model.policy_name}: rewards lie in [0, 1]")
@@ -59,14 +97,19 @@ class LanguageModelPath(SequencePath):
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
         return {}
 
-    def buffer(self) -> tuple[type[ReplayBuffer], dict[str, Any]]:  # noqa: D102
-        buffer_class = self.model.replay_buffer_class or StatesReplayBuffer
-        if not issubclass(buffer_class, StatesReplayBuffer):
-            raise ValueError(
-                f"replay_buffer_class must be a StatesReplayBuffer for {self.model.policy_name}, "
-                f"got {buffer_class.__name__}"
-            )
-        return buffer_class, self.model.priority_arguments()
+    def kept_policy_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The model by its path and its fingerprint: the agent's files hold the head alone."""
+        return {**given, "model": self.policy.language_model.path, "fingerprint": self.policy.fingerprint}
+
+    @torch.no_grad()
+    def values(self, observations: Any, masks: NDArray[np.bool_] | None) -> NDArray[np.float64]:  # noqa: D102
+        states = self.policy.reader().read(np.asarray(observations), masks)
+        result = np.full((len(observations), int(self.model.action_space.n)), -np.inf)  # type: ignore[attr-defined]
+        q_values = self.policy.q_net.q_values(states, self.policy.eta).cpu()
+        known = states.log_probs > -torch.inf
+        rows = np.arange(len(observations))[:, None].repeat(states.tokens.shape[1], axis=1)
+        result[rows[known.numpy()], states.tokens[known].numpy()] = q_values[known].cpu().numpy()
+        return result
 
     # ------------------------------------------------------------------ acting
 
@@ -85,7 +128,7 @@ class LanguageModelPath(SequencePath):
         scores = self._policy_log_probs(states).numpy()
         if explore:
             assert self.model._generator is not None
-            actions = _draw(reader, states, scores, self.model._generator)[0]
+            actions = reader.draw(states, scores, self.model._generator)[0]
         else:
             actions = _at(states.tokens.numpy(), scores.argmax(axis=1))
         return (actions if vectorized else actions.squeeze(0)), reader
@@ -99,14 +142,17 @@ class LanguageModelPath(SequencePath):
         states = self.reader.read(model._last_obs, masks)
         starts = np.asarray(model._last_episode_starts, bool)
         if self._handover is None:
-            self._handover, self._taken = np.zeros(n, np.int64), np.zeros(n, np.int64)
+            self._handover, self._taken, self._nats = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n)
             starts = np.ones(n, bool)
-        self._taken[starts] = 0
+        self._taken[starts], self._nats[starts] = 0, 0.0
         self._handover[starts] = self._drawn_handovers(int(starts.sum()))
-        prior = states.prior().numpy()
+        prior = guided = states.prior().numpy()
         alone = self._taken >= self._handover
-        guided = prior if alone.all() else np.where(alone[:, None], prior, self._policy_log_probs(states).numpy())
-        actions, chosen, extra = _draw(self.reader, states, guided, random)
+        if not alone.all():
+            log_probs = self._policy_log_probs(states)
+            self._nats += np.where(alone, 0.0, objectives.divergence(log_probs, states.prior(), states.mass).numpy())
+            guided = np.where(alone[:, None], prior, log_probs.numpy())
+        actions, chosen, extra = self.reader.draw(states, guided, random)
         log_ratios = np.where(chosen < 0, 0.0, _at(guided, chosen) - _at(prior, chosen))
         # A ratio of exactly 1 is kept for the model's own choices: see objectives.from_the_prior.
         log_ratios = np.where(alone, 0.0, np.where(log_ratios == 0, 1e-4, log_ratios)).astype(np.float32)
@@ -129,7 +175,7 @@ class LanguageModelPath(SequencePath):
     @torch.no_grad()
     def _policy_log_probs(self, states: States) -> torch.Tensor:
         eta = self.policy.eta
-        return objectives.policy_log_probs(self.policy.q_net.q_values(states, eta), states.prior(), eta)
+        return objectives.policy_log_probs(self.policy.q_net.q_values(states, eta).cpu(), states.prior(), eta)
 
     # ------------------------------------------------------------------ learning
 
@@ -146,11 +192,16 @@ class LanguageModelPath(SequencePath):
         model = self.model
         assert isinstance(model._last_obs, np.ndarray) and self._seen is not None
         if rewards.min() < 0 or rewards.max() > 1:
-            raise ValueError(
+            raise RewardError(
                 f"env must have returns in [0, 1] for {model.policy_name}, got a reward of "
                 f"{rewards.min() if rewards.min() < 0 else rewards.max()}: scale it"
             )
         replay_buffer.add_states(model._last_obs, new_obs, actions, rewards, dones, infos, *self._seen)
+        assert self._handover is not None
+        guided = np.flatnonzero(np.asarray(dones, bool) & (self._handover > 0))
+        if guided.size:
+            self.nats.extend(self._nats[guided].tolist())
+            model.logger.record("rollout/kl_nats", float(np.mean(self.nats)))
         model._last_obs = new_obs
 
     def sample(self, batch_size: int, beta: float) -> StatesBatch:  # type: ignore[override]  # noqa: D102
@@ -159,6 +210,7 @@ class LanguageModelPath(SequencePath):
     def loss(self, batch: StatesBatch) -> Loss:  # type: ignore[override]  # noqa: D102
         policy, episodes, states = self.policy, batch.episodes, batch.states
         chosen = batch.chosen.unsqueeze(-1)
+        extra: torch.Tensor | float = 0.0
         logits = policy.q_net.logits(states)  # (B, T, k, bins)
         taken = logits.gather(2, chosen.unsqueeze(-1).expand(-1, -1, -1, policy.n_bins)).squeeze(2)  # (B, T, bins)
         if policy.objective == "soft_q":
@@ -174,10 +226,19 @@ class LanguageModelPath(SequencePath):
                     policy.lambda_,
                 )
             counts = episodes.valid
+        elif policy.objective == "ilql":
+            with torch.no_grad():
+                q_taken = policy.q_net_target.q_values(states, policy.eta).gather(-1, chosen).squeeze(-1)
+                next_values = policy.q_net_target.state_logits(states).sigmoid()
+            counts = episodes.valid
+            goals = objectives.in_sample_targets(episodes.rewards, counts, next_values, self.model.gamma)
+            weights = counts * episodes.weights.unsqueeze(1)
+            value_logits = policy.q_net.state_logits(states)
+            extra = objectives.expectile_cross_entropy(value_logits, q_taken, weights, policy.expectile)
         else:
             goals = targets.monte_carlo_returns(episodes.rewards, episodes.valid, self.model.gamma)
             counts = objectives.from_the_prior(batch.log_ratios, episodes.valid)
-        loss = objectives.distribution_loss(taken, goals, counts * episodes.weights.unsqueeze(1))
+        loss = extra + objectives.distribution_loss(taken, goals, counts * episodes.weights.unsqueeze(1))
         q_values = policy.q_net.mean_returns(taken.detach())
         errors = torch.where(counts, goals - q_values, 0.0)
         n_valid = counts.sum().clamp(min=1)
@@ -193,27 +254,21 @@ class LanguageModelPath(SequencePath):
         super().on_learn(resets)
         self.reader, self._handover = None, None
 
+    def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102
+        if self.reader is None or self._handover is None:
+            return None
+        counted = {"handover": self._handover, "taken": self._taken, "open_nats": self._nats, "nats": list(self.nats)}
+        return {"reader": self.reader.get_state(), **counted}
 
-def _draw(
-    reader: Reader, states: States, scores: NDArray[np.floating], random: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64], States]:
-    """Draw an action in each of n states: with the candidates' mass one of them by ``scores``, else any other token.
-
-    Returns:
-        The actions; their places among the candidates, -1 for others; and the states with one candidate more, which is
-        the action where it was none (log-probability -inf elsewhere).
-    """
-    tokens, n = states.tokens.numpy(), len(scores)
-    places = (scores + random.gumbel(size=scores.shape)).argmax(axis=1)
-    actions = _at(tokens, places)
-    last = torch.zeros(n, dtype=torch.int64), torch.full((n,), -torch.inf)
-    others = random.random(n) > states.mass.numpy() + 1e-6
-    if others.any():
-        drawn, log_probs = reader.rest(states, others, random)
-        actions[others], places[others] = drawn.numpy(), -1
-        last[0][others], last[1][others] = drawn, log_probs
-    columns = (torch.cat([old, new[:, None]], dim=1) for old, new in zip(states[1:], last, strict=True))
-    return actions, places, States(states.hidden, *columns)
+    def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
+        self.reader = self._handover = None
+        if state is None:
+            return
+        self.reader = self.policy.reader()
+        self.reader.set_state(state["reader"])
+        self._handover, self._taken, self._nats = state["handover"], state["taken"], state["open_nats"]
+        self.nats.clear()
+        self.nats.extend(state["nats"])
 
 
 def _at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:

@@ -34,17 +34,22 @@ class LanguageModelPolicy(DQNPolicy):
         eta: η, the weight of the divergence from the model, in units of reward a nat (> 0).
         objective: ``"soft_q"``: KL-regularised Q(λ) with a target network; or ``"qsharp"``: the distribution of the
             model's own returns, learned where an episode went on by the model alone (arXiv:2502.20548), without a
-            target network.
+            target network; or ``"ilql"``: a token's value is reward plus the next state's, and a state's an
+            expectile of those of the tokens tried there, so that no other is asked for its value (arXiv:2206.11871).
         lambda_: λ of ``"soft_q"``, in [0, 1]: 0 bootstraps after a token, 1 at the end.
+        expectile: Of ``"ilql"``, in (0, 1): ½ is the mean of what was tried, and near 1 the best of it.
         n_bins: Bins of the distribution of returns (≥ 2) of ``"qsharp"``.
         guided: Share of the episodes that the guided policy begins, in [0, 1]; ``"qsharp"`` hands each over to the
             model after a random number of tokens.
         width: Width of the head (≥ 1).
+        fingerprint: That of the model on which the head was learned, which ``model`` must have (see
+            :attr:`textgym.language_models.HuggingFaceLM.fingerprint`); files of the agent hold it. None for a new head.
         optimizer_class: The optimizer.
         optimizer_kwargs: Its arguments, without the learning rate; None for a weight decay of 0.1.
 
     Raises:
-        ValueError: If an argument is out of range, or the model's tokens are not the environment's.
+        ValueError: If an argument is out of range, the model's tokens are not the environment's, or it is another one
+            than the head was learned on.
     """
 
     q_net: CandidateQNetwork  # type: ignore[assignment]
@@ -63,6 +68,8 @@ class LanguageModelPolicy(DQNPolicy):
         n_bins: int = 11,
         guided: float = 0.8,
         width: int = 256,
+        expectile: float = 0.8,
+        fingerprint: str | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -78,6 +85,10 @@ class LanguageModelPolicy(DQNPolicy):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
         for name, value in (("lambda_", lambda_), ("guided", guided)):
             check_range(name, value, 0, 1)
+        if not 0 < expectile < 1:
+            raise ValueError(f"expectile must lie between 0 and 1, got {expectile!r}")
+        self.fingerprint = _checked_fingerprint(self.language_model, fingerprint)
+        self.expectile = expectile
         self.candidates = check_at_least("candidates", candidates, 2)
         self.n_bins = check_at_least("n_bins", n_bins, 2) if objective == "qsharp" else 1
         self.width = check_at_least("width", width, 1)
@@ -102,6 +113,7 @@ class LanguageModelPolicy(DQNPolicy):
             embedding,
             self.width,
             self.n_bins,
+            state_value=self.objective == "ilql",
         )
         return network.to(self.device)
 
@@ -115,6 +127,19 @@ class LanguageModelPolicy(DQNPolicy):
         for name in ("net_arch", "activation_fn", "normalize_images", "features_extractor_class"):
             data.pop(name, None)
         data.pop("features_extractor_kwargs", None)
-        names = ("candidates", "eta", "objective", "lambda_", "guided", "width")
+        names = ("candidates", "eta", "objective", "lambda_", "guided", "width", "expectile", "fingerprint")
         bins = {"n_bins": self.n_bins} if self.objective == "qsharp" else {}
         return data | {name: getattr(self, name) for name in names} | bins | {"model": self.language_model.path}
+
+
+def _checked_fingerprint(model: HuggingFaceLM, known: str | None) -> str:
+    """The model's fingerprint, if it is the one that is known, or none is."""
+    own = model.fingerprint
+    if known is None or own == known:
+        return own
+    parts = zip(("weights", "tokens"), own.split("-"), known.split("-"), strict=False)
+    different = " and ".join(name for name, ours, theirs in parts if ours != theirs)
+    raise ValueError(
+        f"model must be the language model that the head was learned on, got {model.path!r}, which has other "
+        f"{different or 'weights'} (fingerprint {own}, not {known})"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +67,57 @@ class Reader:
         tokens = (others + torch.from_numpy(random.gumbel(size=tuple(others.shape))).float()).argmax(dim=1)
         return tokens, others.gather(1, tokens[:, None]).squeeze(1)
 
+    def with_action(self, states: States, actions: NDArray[np.integer]) -> tuple[States, NDArray[np.float32]]:
+        """The states read last with one candidate more, which is the action taken where it was none.
+
+        Args:
+            states: What was read, ``(n,)``.
+            actions: Tokens, shape ``(n,)``.
+
+        Returns:
+            The states, and the log-probability of each action, shape ``(n,)``.
+        """
+        taken = torch.from_numpy(np.asarray(actions, np.int64))[:, None]
+        log_probs = self._log_probs.gather(1, taken)
+        known = ((states.tokens == taken) & (states.log_probs > -torch.inf)).any(dim=1, keepdim=True)
+        last = torch.where(known, 0, taken), torch.where(known, -torch.inf, log_probs)
+        columns = (torch.cat([old, new], dim=1) for old, new in zip(states[1:], last, strict=True))
+        return States(states.hidden, *columns), log_probs.squeeze(1).numpy()
+
+    def draw(
+        self, states: States, scores: NDArray[np.floating], random: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], States]:
+        """Draw an action in each of the n states read last: with the candidates' mass one of them, else another token.
+
+        Args:
+            states: What was read.
+            scores: Log-probabilities of the candidates, up to a constant, shape ``(n, k)``.
+            random: Source of randomness.
+
+        Returns:
+            The actions; their places among the candidates, -1 for others; and the states with one candidate more, which
+            is the action where it was none (log-probability -inf elsewhere).
+        """
+        tokens, n = states.tokens.numpy(), len(scores)
+        places = (scores + random.gumbel(size=scores.shape)).argmax(axis=1)
+        actions = tokens[np.arange(n), places]
+        last = torch.zeros(n, dtype=torch.int64), torch.full((n,), -torch.inf)
+        others = random.random(n) > states.mass.numpy() + 1e-6
+        if others.any():
+            drawn, log_probs = self.rest(states, others, random)
+            actions[others], places[others] = drawn.numpy(), -1
+            last[0][others], last[1][others] = drawn, log_probs
+        columns = (torch.cat([old, new[:, None]], dim=1) for old, new in zip(states[1:], last, strict=True))
+        return actions, places, States(states.hidden, *columns)
+
+    def get_state(self) -> dict[str, Any]:
+        """What has been read, as plain values and tensors."""
+        return self.model.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to what :meth:`get_state` gave, of the same model."""
+        self.model.set_state(state)
+
     def read(self, rows: NDArray[np.integer], masks: NDArray[np.bool_] | None = None) -> States:
         """The states of texts.
 
@@ -80,4 +131,4 @@ class Reader:
             log_probs = log_probs.masked_fill(~legal, -torch.inf).log_softmax(dim=-1)
         self._log_probs = log_probs
         best, tokens = log_probs.topk(min(self.k, log_probs.shape[1]), dim=-1)
-        return States(self.model.hidden.float().clone(), tokens, best)
+        return States(self.model.hidden.float().cpu().clone(), tokens, best)

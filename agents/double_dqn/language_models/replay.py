@@ -13,7 +13,9 @@ from torch import Tensor
 from agents.double_dqn.language_models.reader import States
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer
 
-_COLUMNS = ("hidden", "tokens", "log_probs", "log_ratios")
+COLUMNS = ("hidden", "tokens", "log_probs", "log_ratios")
+"""What is kept of an episode of T actions, D numbers a state and k + 1 candidates: float16, ``(T, D)``; int32 and
+float16, ``(T, k + 1)``; float16, ``(T,)``."""
 
 
 class StatesBatch(NamedTuple):
@@ -46,9 +48,17 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
     """Episodes with the frozen model's states, in half precision: 2·D + 6·(k + 1) + 2 bytes an action.
 
     A state has one candidate more than the agent chooses among: the action, where it was none of them. Arguments are
-    those of :class:`agents.replay.EpisodeReplayBuffer`; masks are not stored, because the candidates of a
-    state are legal.
+    those of :class:`agents.replay.EpisodeReplayBuffer`, without ``keep_best``, which gives episodes new numbers; masks
+    are not stored, because the candidates of a state are legal.
+
+    Raises:
+        ValueError: If ``keep_best`` is True, or as for :class:`agents.replay.EpisodeReplayBuffer`.
     """
+
+    def __init__(self, *args: Any, keep_best: bool = False, **kwargs: Any) -> None:
+        if keep_best:
+            raise ValueError("keep_best must be False for StatesReplayBuffer, whose states go by an episode's number")
+        super().__init__(*args, **kwargs)
 
     def reset(self) -> None:
         """Forget every episode, finished or not, and their priorities."""
@@ -84,10 +94,19 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         self.add(obs, next_obs, action, reward, done, infos)
         for number, row in enumerate(np.flatnonzero(done).tolist()):
             history, self._open[row] = self._open[row], []
-            columns = (np.stack(column) for column in zip(*history, strict=True))
-            self._states[first + number] = dict(zip(_COLUMNS, columns, strict=True))
+            self._states[first + number] = _columns(history)
+        self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
         while self._states and (oldest := next(iter(self._states))) < self._store.first_id:
             del self._states[oldest]
+
+    def add_texts(self, episodes: tuple[Any, ...], states: list[dict[str, NDArray[Any]]]) -> None:
+        """:meth:`add_episodes`, whose arguments ``episodes`` are, with the states of each: see :data:`COLUMNS`."""
+        first = self._store.end_id
+        self.add_episodes(*episodes)
+        self._states |= {first + number: columns for number, columns in enumerate(states)}
+        self._forget_dropped()
 
     def sample_states(self, batch_size: int, env: VecNormalize | None = None, beta: float | None = None) -> StatesBatch:
         """Draw episodes as :meth:`sample` does, with their states."""
@@ -95,7 +114,7 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         found = [self._states[number] for number in episodes.indices.tolist()]
         shape = tuple(episodes.valid.shape)
         arrays = {}
-        for name in _COLUMNS:
+        for name in COLUMNS:
             example = found[0][name]
             arrays[name] = np.zeros((*shape, *example.shape[1:]), example.dtype)
             for row, columns in enumerate(found):
@@ -117,12 +136,39 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that decides what is drawn next; see :meth:`EpisodeReplayBuffer.get_state`."""
-        numbers = list(self._states)
-        opened = [[list(parts) for parts in history] for history in self._open]
-        return super().get_state() | {"numbers": numbers, "states": list(self._states.values()), "open": opened}
+        episodes = list(self._states.values())
+        opened = [_columns(history) for history in self._open if history]
+        return super().get_state() | {
+            "numbers": np.array(list(self._states), np.int64),
+            "states": _joined(episodes),
+            "open_rows": np.array([row for row, history in enumerate(self._open) if history], np.int64),
+            "open": _joined(opened),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a state that :meth:`get_state` gave, of a buffer with the same arguments."""
         super().set_state(state)
-        self._states = dict(zip(state["numbers"], state["states"], strict=True))
-        self._open = [[tuple(parts) for parts in history] for history in state["open"]]
+        self._states = dict(zip(state["numbers"].tolist(), _split(state["states"]), strict=True))
+        self._open = [[] for _ in range(self.n_envs)]
+        for row, columns in zip(state["open_rows"].tolist(), _split(state["open"]), strict=True):
+            self._open[row] = list(zip(*(columns[name] for name in COLUMNS), strict=True))
+
+
+def _columns(history: list[tuple[NDArray[Any], ...]]) -> dict[str, NDArray[Any]]:
+    """The steps of an episode as one array a column."""
+    return dict(zip(COLUMNS, (np.stack(column) for column in zip(*history, strict=True)), strict=True))
+
+
+def _joined(episodes: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The columns of many episodes, one after another, and their lengths: a file of few arrays is a quick one."""
+    lengths = np.array([len(columns["tokens"]) for columns in episodes], np.int64)
+    if not episodes:
+        return {"lengths": lengths}
+    return {"lengths": lengths} | {name: np.concatenate([one[name] for one in episodes]) for name in COLUMNS}
+
+
+def _split(joined: dict[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    """What :func:`_joined` joined; each array is one of its own, so that a dropped episode frees its memory."""
+    ends = np.cumsum(joined["lengths"]).tolist()
+    starts = [0, *ends][:-1]
+    return [{name: joined[name][start:end].copy() for name in COLUMNS} for start, end in zip(starts, ends, strict=True)]
