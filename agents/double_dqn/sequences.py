@@ -144,6 +144,7 @@ class SequencePath(LearningPath):
             return None
         encoder = self.state.encoder
         remembered = {"encoder_lengths": encoder.lengths, "encoder_tensors": encoder.tensors}
+        remembered |= {"encoder_recent": encoder.recent}
         return {"lengths": self.state.lengths, "features": self.state.features, **remembered}
 
     def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
@@ -155,6 +156,7 @@ class SequencePath(LearningPath):
             self.policy.q_net.encoder.initial_state(len(state["lengths"])),
             lengths=state["encoder_lengths"].to(device),
             tensors=tuple(tensor.to(device) for tensor in state["encoder_tensors"]),
+            recent=None if (recent := state.get("encoder_recent")) is None else recent.to(device),
         )
         self.state = ActingState(encoder, state["features"].to(device), state["lengths"])
 
