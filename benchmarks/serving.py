@@ -33,7 +33,7 @@ HOSTILE = 4
 """One session in so many is hostile."""
 MISCHIEF = 8
 """Steps from one misdeed to the next."""
-_MALFORMED = ("{", "[1, 2]", '{"type": "step", "data": {"text": 7}}', '{"type": "jump"}', "[" * 30_000)
+_MALFORMED = ("{", "[1, 2]", '{"type": "step", "data": {"text": [7]}}', '{"type": "jump"}', "[" * 30_000)
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -104,7 +104,10 @@ class Session:
         if self._connection is None:
             self._connection = await self._websockets.connect(self._url, open_timeout=30, compression=None)
         await self._connection.send(json.dumps({"type": kind, "data": data}))
-        return json.loads(await self._connection.recv())["data"]
+        answer = json.loads(await self._connection.recv())
+        if answer["type"] != "observation":
+            raise RuntimeError(f"the server answered a {kind} with {answer}")
+        return answer["data"]
 
     async def _misbehave(self) -> bool:
         """One misdeed; whether the session lives on."""
@@ -147,11 +150,16 @@ def wrong_episodes(env_id: str, play: Play) -> int:
     return wrong
 
 
-def process_figures(process: int) -> dict[str, int]:
-    """Resident memory and open files of a process; Linux alone tells them so cheaply."""
+def process_figures(process: int) -> dict[str, Any]:
+    """Resident memory, open files and processor time of a process; Linux alone tells them so cheaply."""
     folder = Path("/proc") / str(process)
+    times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]  # user and system, in ticks
     resident = int((folder / "statm").read_text().split()[1]) * _PAGE
-    return {"resident_bytes": resident, "open_files": len(list((folder / "fd").iterdir()))}
+    return {
+        "resident_bytes": resident,
+        "open_files": len(list((folder / "fd").iterdir())),
+        "cpu_seconds": sum(map(int, times)) / os.sysconf("SC_CLK_TCK"),
+    }
 
 
 async def open_sessions(port: int) -> int:
@@ -191,8 +199,8 @@ def measure(env_id: str, sessions: int, steps: int) -> dict[str, Any]:
         steps: Messages in all (≥ ``sessions``).
 
     Returns:
-        What was played, ``steps_per_second``, latencies in milliseconds, memory and open files before and after, and
-        what went wrong: ``wrong_episodes``, ``unanswered``, ``sessions_left``.
+        What was played, ``steps_per_second``, latencies and the server's processor time a step in milliseconds, memory
+        and open files before and after, and what went wrong: ``wrong_episodes``, ``unanswered``, ``sessions_left``.
     """
     task = TextSteps(env_id).task
     # A session that vanished may be there for a moment longer.
@@ -213,6 +221,7 @@ def measure(env_id: str, sessions: int, steps: int) -> dict[str, Any]:
         "steps_per_second": round(len(play.seconds) / seconds, 1),
         "p50_ms": round(1000 * float(p50), 2),
         "p99_ms": round(1000 * float(p99), 2),
+        "server_cpu_ms": round(1000 * (after["cpu_seconds"] - before["cpu_seconds"]) / len(play.seconds), 3),
         "before": before,
         "after": after,
         "wrong_episodes": wrong_episodes(env_id, play),
@@ -228,10 +237,10 @@ def sentence(result: dict[str, Any]) -> str:
     return (
         f"{result['name']}, {result['sessions']} sessions ({result['hostile_sessions']} hostile), {result['steps']:,} "
         f"steps: {result['steps_per_second']:,.0f} steps/s, p50 {result['p50_ms']:.1f} ms, p99 {result['p99_ms']:.1f} "
-        f"ms; {result['wrong_episodes']} of {result['episodes']:,} episodes differ, {result['unanswered']} of "
-        f"{result['misdeeds']} misdeeds unanswered, {result['sessions_left']} sessions left; resident "
-        f"{before['resident_bytes'] / 2**20:.1f} → {after['resident_bytes'] / 2**20:.1f} MiB, open files "
-        f"{before['open_files']} → {after['open_files']}"
+        f"ms, {result['server_cpu_ms']:.2f} ms of the server's processor time a step; {result['wrong_episodes']} of "
+        f"{result['episodes']:,} episodes differ, {result['unanswered']} of {result['misdeeds']} misdeeds unanswered, "
+        f"{result['sessions_left']} sessions left; resident {before['resident_bytes'] / 2**20:.1f} → "
+        f"{after['resident_bytes'] / 2**20:.1f} MiB, open files {before['open_files']} → {after['open_files']}"
     )
 
 

@@ -8,8 +8,15 @@ PACKAGES = ("textgym", "agents", "benchmarks")
 FLOORS = (  # from the lowest; a module imports its own floor and those below
     ("textgym",),
     (
-        *("agents.double_dqn", "agents.encoders", "agents.exploration", "agents.pruning", "agents.replay"),
-        *("agents.representations", "agents.targets", "agents.vec_env"),
+        *(
+            "agents.distributed",
+            "agents.double_dqn",
+            "agents.encoders",
+            "agents.exploration",
+            "agents.pruning",
+            "agents.replay",
+        ),
+        *("agents.representations", "agents.vec_env"),
     ),
     ("agents.offline", "agents.saving", "agents.tuning"),
     ("agents.application",),

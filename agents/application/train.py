@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from agents.application.run_folder import (
 from agents.application.run_log import open_log
 from agents.application.steered_texts import compare
 from agents.application.validate import as_json, report
+from agents.distributed import ActorDied, Actors
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.evaluation import EvaluationResult, Scores, evaluate, sample_line, score
 from agents.saving.arguments import (
@@ -113,16 +115,17 @@ def train(
             check_trust(env_args, Path(str(run_dir)) / CONFIG)
     env = make_env(settings.env, settings.n_envs, settings.seed, settings.env_args)
     model = _make_model(settings, env)
-    saved = None
-    if resume:
-        assert run_dir is not None
-        folder = Path(run_dir)
-        saved = newest_checkpoint(folder)
-    else:
-        config = {**plain(vars(settings)), **(recorded or {}), "command": command}
-        folder = create_run_folder(run_dir, settings.env, config)
-    with disk_errors(folder), reward_errors():
-        return _run(settings, model, folder, saved, console, prepare, checkpoint_seconds)
+    with _actors(settings, model):
+        saved = None
+        if resume:
+            assert run_dir is not None
+            folder = Path(run_dir)
+            saved = newest_checkpoint(folder)
+        else:
+            config = {**plain(vars(settings)), **(recorded or {}), "command": command}
+            folder = create_run_folder(run_dir, settings.env, config)
+        with disk_errors(folder), reward_errors():
+            return _run(settings, model, folder, saved, console, prepare, checkpoint_seconds)
 
 
 def resume_run(
@@ -185,7 +188,7 @@ def _run(
     say(
         console,
         f"Training on {settings.env}: {settings.steps:,} steps in {settings.n_envs} environments, {threads}, "
-        f"{model.device}; run folder {folder}" + (f"; going on after {done:,} steps" if saved else ""),
+        f"{model.device}{_who(settings)}; run folder {folder}" + (f"; going on after {done:,} steps" if saved else ""),
     )
     samples: list[str] = [] if saved is None else list(saved["extra"].get("samples", ()))
 
@@ -228,6 +231,10 @@ def _run(
             display.close()
             say(console, f"Stopped after {model.num_timesteps:,} steps; {again}")
             return TrainResult(folder, True, None)
+        except ActorDied as error:
+            raise CommandError(
+                f"{one_line(error)}; once that is mended, 'textgym train --resume {folder}' goes on"
+            ) from error
         except CheckpointError as error:
             raise CommandError(f"the checkpoint in {folder} must fit its {CONFIG}: {one_line(error)}") from error
         finally:
@@ -279,3 +286,19 @@ def _make_model(settings: TrainSettings, env: Any) -> DoubleDQN:
         return DoubleDQN(settings.policy, env, seed=settings.seed, device=settings.device, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise CommandError(f"--set: {one_line(error)}") from error
+
+
+def _actors(settings: TrainSettings, model: DoubleDQN) -> contextlib.AbstractContextManager[Any]:
+    """The actors that the settings ask for, who act in the model's place until they are closed."""
+    if settings.actors is None:
+        return contextlib.nullcontext()
+    try:
+        return Actors(model, **settings.actors)
+    except (TypeError, ValueError, ConnectionError) as error:
+        raise CommandError(f"--engine {settings.actors['engine']}: {one_line(error)}") from error
+
+
+def _who(settings: TrainSettings) -> str:
+    if settings.actors is None:
+        return ""
+    return f", {settings.actors.get('n_actors', 1)} actors through {settings.actors['engine']}"

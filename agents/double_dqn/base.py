@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3 import DQN
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.exploration import EXPLORATIONS, Exploration
@@ -27,6 +28,27 @@ class RehearsedTexts(Protocol):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that decides which texts come next."""
+
+
+class RemoteActors(Protocol):
+    """Who acts in the model's place, see :mod:`agents.distributed`."""
+
+    def on_learn(self, resets: bool) -> None:
+        """Learning begins; the environments have been reset, or go on."""
+
+    def collect(
+        self, callback: BaseCallback, train_freq: TrainFreq, learning_starts: int, log_interval: int | None
+    ) -> RolloutReturn:
+        """SB3's ``collect_rollouts``."""
+
+    def sync(self) -> None:
+        """Put what the first actor remembers into the model."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What the other actors remember."""
+
+    def set_state(self, state: dict[str, Any] | None) -> None:
+        """Return to a state that :meth:`get_state` gave; None: there were no actors."""
 
 
 class LearningAgent(DQN):
@@ -50,6 +72,7 @@ class LearningAgent(DQN):
     exploration: str | Exploration
     exploration_kwargs: dict[str, Any]
     rehearsal: RehearsedTexts | None  # learn_from_text sets it
+    actors: RemoteActors | None  # agents.distributed sets it
     last_checkpoint: str | None  # see agents.saving.checkpoint
     _path: Any  # a LearningPath: see agents.double_dqn.paths, which builds on this
     _generator: np.random.Generator | None

@@ -289,6 +289,7 @@ class DoubleDQN(LearningAgent):
         self._masks = None
         self._contexts: NDArray[np.uint64] | None = None
         self.rehearsal = None
+        self.actors = None
         self._largest_reward = 0.0
         self._diverged = False
         self.last_checkpoint = None
@@ -492,9 +493,12 @@ class DoubleDQN(LearningAgent):
         makes as many where ``gradient_steps`` is -1.
         """
         before = self.num_timesteps
-        rollout = super().collect_rollouts(
-            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
+        if self.actors is not None:
+            rollout = self.actors.collect(callback, train_freq, learning_starts, log_interval)
+        else:
+            rollout = super().collect_rollouts(
+                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+            )
         self._env_steps_collected = self.num_timesteps - before
         if not rollout.continue_training or self.fixed_gradient_steps or self.num_timesteps <= learning_starts:
             return rollout
@@ -548,11 +552,14 @@ class DoubleDQN(LearningAgent):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        self._path.on_learn(resets=reset_num_timesteps or self._last_obs is None)
+        resets = reset_num_timesteps or self._last_obs is None
+        self._path.on_learn(resets)
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self.env is not None
         self._env_has_masks = self.env.has_attr("action_masks")
         self._masks = self._legal_actions()
+        if self.actors is not None:
+            self.actors.on_learn(resets)
         return result
 
     def learn(
@@ -573,7 +580,7 @@ class DoubleDQN(LearningAgent):
             log_interval = self._path.default_log_interval
         elif log_interval is not None:
             check_range("log_interval", log_interval, 1, np.inf)
-        return super().learn(
+        super().learn(
             total_timesteps,
             callback,
             log_interval,  # type: ignore[arg-type]
@@ -581,6 +588,9 @@ class DoubleDQN(LearningAgent):
             reset_num_timesteps,
             progress_bar,
         )
+        if self.actors is not None:
+            self.actors.sync()
+        return self
 
     # ------------------------------------------------------------------ loading
 
@@ -642,7 +652,7 @@ class DoubleDQN(LearningAgent):
         return steering(self, lm, strength)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_path", "_masks", "_contexts"]
+        return [*super()._excluded_save_params(), "_path", "_masks", "_contexts", "actors"]
 
 
 def _path_class(policy_class: type[BasePolicy]) -> type[LearningPath]:

@@ -26,8 +26,9 @@ class QHead(nn.Module):
 
     With a ``value_range`` (low, high), as where a return is known to lie between two bounds, what the linear layers
     give is a logit z, and the value is Q = low + (high − low)·σ(z), for the cross-entropy of
-    :func:`agents.targets.td_cross_entropy`. σ is monotone, so the best action is that of the logits; of several heads
-    it is that of the mean value. Methods with ``logits`` in their name give z; without a range, that is the value.
+    :func:`agents.double_dqn.targets.td_cross_entropy`. σ is monotone, so the best action is that of the logits; of
+    several heads it is that of the mean value. Methods with ``logits`` in their name give z; without a range, that is
+    the value.
 
     Args:
         features_dim: Number of features D (≥ 1).

@@ -8,7 +8,7 @@ from stable_baselines3.dqn.policies import QNetwork
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents import targets
+from agents.double_dqn import targets
 from agents.double_dqn.heads import QHead
 from agents.double_dqn.policies import SequenceQNetwork
 from agents.double_dqn.transition_policies import HeadQNetwork
@@ -38,7 +38,7 @@ def sequence_loss(
         n_steps: Rewards in a target before it bootstraps (≥ 1).
         double_q: Whether ``q_net`` picks the action that ``target_net`` rates (arXiv:1509.06461).
         lower_bound: Whether the return that an episode earned bounds its targets from below (arXiv:1611.01606).
-        q_lambda: λ of Q(λ), in [0, 1], in place of ``n_steps``: see :func:`agents.targets.q_lambda_targets`.
+        q_lambda: λ of Q(λ), in [0, 1], in place of ``n_steps``: see :func:`agents.double_dqn.targets.q_lambda_targets`.
         watkins: Whether Q(λ) stops before the first action that ``q_net`` would not choose now.
 
     Returns:
@@ -84,7 +84,7 @@ def sequence_loss(
 def head_loss(
     head: QHead, logits_t: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The loss that suits a head, and its errors: see :mod:`agents.targets`.
+    """The loss that suits a head, and its errors: see :mod:`agents.double_dqn.targets`.
 
     Args:
         head: Whether its values are bounded decides.

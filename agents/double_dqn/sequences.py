@@ -143,9 +143,16 @@ class SequencePath(LearningPath):
         if self.state is None:
             return None
         encoder = self.state.encoder
-        remembered = {"encoder_lengths": encoder.lengths, "encoder_tensors": encoder.tensors}
-        remembered |= {"encoder_recent": encoder.recent}
-        return {"lengths": self.state.lengths, "features": self.state.features, **remembered}
+        tensors = {
+            "features": self.state.features,
+            "encoder_lengths": encoder.lengths,
+            "encoder_recent": encoder.recent,
+        }
+        return {
+            "lengths": self.state.lengths,
+            "encoder_tensors": tuple(tensor.cpu().clone() for tensor in encoder.tensors),
+            **{name: None if tensor is None else tensor.cpu().clone() for name, tensor in tensors.items()},
+        }
 
     def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
         self.state = None
@@ -154,11 +161,11 @@ class SequencePath(LearningPath):
         device = self.model.device
         encoder = dataclasses.replace(
             self.policy.q_net.encoder.initial_state(len(state["lengths"])),
-            lengths=state["encoder_lengths"].to(device),
-            tensors=tuple(tensor.to(device) for tensor in state["encoder_tensors"]),
-            recent=None if (recent := state.get("encoder_recent")) is None else recent.to(device),
+            lengths=torch.as_tensor(state["encoder_lengths"]).to(device),
+            tensors=tuple(torch.as_tensor(tensor).to(device) for tensor in state["encoder_tensors"]),
+            recent=None if (recent := state.get("encoder_recent")) is None else torch.as_tensor(recent).to(device),
         )
-        self.state = ActingState(encoder, state["features"].to(device), state["lengths"])
+        self.state = ActingState(encoder, torch.as_tensor(state["features"]).to(device), state["lengths"])
 
     # ------------------------------------------------------------------ learning
 

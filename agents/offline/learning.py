@@ -13,6 +13,7 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 
 from agents.double_dqn import DoubleDQN
+from agents.double_dqn.targets import monte_carlo_returns
 from agents.offline.episodes import RewardSource, TextEpisodes, text_to_episodes
 from agents.offline.learner import OfflineProgress, TextCheckpoints
 from agents.offline.learners import learner_of
@@ -25,7 +26,6 @@ from agents.offline.losses import (
     OfflineObjective,
 )
 from agents.offline.rehearsal import DEFAULT_SHARE, Rehearsal, empty_texts
-from agents.targets import monte_carlo_returns
 from textgym.checks import check_at_least
 from textgym.tasks.base import Task
 

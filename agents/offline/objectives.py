@@ -1,9 +1,9 @@
 """What a logged text teaches: pure loss functions of whole episodes, all of them batched and masked.
 
-Shapes and names are those of :mod:`agents.targets`: a row per episode and a column per action, ``(B, T)``; rows of
-Q-values have a last axis of V actions. ``valid`` marks the actions that exist; what stands elsewhere does not count,
-even if it is NaN. Every loss is averaged over the valid actions, not over weights, so that small weights make small
-steps, and is 0 where nothing is valid.
+Shapes and names are those of :mod:`agents.double_dqn.targets`: a row per episode and a column per action, ``(B, T)``;
+rows of Q-values have a last axis of V actions. ``valid`` marks the actions that exist; what stands elsewhere does not
+count, even if it is NaN. Every loss is averaged over the valid actions, not over weights, so that small weights make
+small steps, and is 0 where nothing is valid.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agents.targets.checks import check_shapes
-from agents.targets.losses import weighted_mean
+from agents.double_dqn.targets.checks import check_shapes
+from agents.double_dqn.targets.losses import weighted_mean
 
 
 def cross_entropy_loss(

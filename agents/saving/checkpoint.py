@@ -8,7 +8,6 @@ mid-episode, the encoder's memory of their texts, and every random state. Readin
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +17,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.double_dqn.paths import LearningPath
-from agents.double_dqn.sequences import SequencePath
-from agents.double_dqn.transitions import TransitionPath
+from agents.double_dqn.acting import get_acting_state, resumable_parts, set_acting_state
 from agents.offline.rehearsal import Rehearsal
-from agents.replay.episodes import EpisodeReplayBuffer
-from agents.replay.prioritized import PrioritizedReplayBuffer
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.saving.random_states import random_states, set_random_states
 from agents.saving.state_file import StateFileError, read_state
-from agents.vec_env import TextGenVecEnv
-from textgym.tasks.base import Episodes
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
@@ -58,25 +51,18 @@ def get_state(model: DoubleDQN) -> dict[str, Any]:
     Raises:
         ValueError: If the model is of another kind.
     """
-    path, env = _resumable(model)
-    assert model._generator is not None and model.ep_info_buffer is not None
-    environment = env.get_state()
-    episodes = environment["envs"]["episodes"]
-    environment["envs"] |= {
-        "episodes": {field.name: getattr(episodes, field.name) for field in dataclasses.fields(episodes)}
-    }
+    resumable_parts(model)
+    if model.actors is not None:
+        model.actors.sync()
+    assert model.ep_info_buffer is not None
     return {
         "counters": {name: getattr(model, name) for name in _COUNTERS},
         "policy": dict(model.policy.state_dict()),
         "optimizer": model.policy.optimizer.state_dict(),
         "replay": model.replay_buffer.get_state(),
         "rehearsal": None if model.rehearsal is None else model.rehearsal.get_state(),
-        "explorer": model.explorer.get_state(),
-        "generator": model._generator.bit_generator.state,
-        "observations": model._last_obs,
-        "episode_starts": model._last_episode_starts,
-        "acting": path.get_acting_state(),
-        "environment": environment,
+        **get_acting_state(model),
+        "actors": None if model.actors is None else model.actors.get_state(),
         # Without their times of day, so that two runs can be compared.
         "episode_infos": [
             {name: value for name, value in info.items() if name != "t"} for info in model.ep_info_buffer
@@ -92,23 +78,19 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: If the state does not fit the model.
     """
-    path, env = _resumable(model)
-    assert model._generator is not None and model.ep_info_buffer is not None and model.ep_success_buffer is not None
+    resumable_parts(model)
+    assert model.ep_info_buffer is not None and model.ep_success_buffer is not None
     try:
         model.policy.load_state_dict(state["policy"])
         model.policy.optimizer.load_state_dict(state["optimizer"])
-        environment = dict(state["environment"])
-        environment["envs"] = environment["envs"] | {"episodes": Episodes(**environment["envs"]["episodes"])}
-        env.set_state(environment)
         model.replay_buffer.set_state(state["replay"])
         texts = state.get("rehearsal")
         model.rehearsal = None if texts is None else Rehearsal.from_state(texts, model.replay_buffer)
-        model.explorer.set_state(state["explorer"])
         for name in _COUNTERS:
             setattr(model, name, state["counters"][name])
-        model._generator.bit_generator.state = state["generator"]
-        model._last_obs, model._last_episode_starts = state["observations"], state["episode_starts"]
-        path.set_acting_state(state["acting"])
+        set_acting_state(model, state)
+        if model.actors is not None:
+            model.actors.set_state(state.get("actors"))
         for buffer, values in (
             (model.ep_info_buffer, [{"t": 0.0, **info} for info in state["episode_infos"]]),
             (model.ep_success_buffer, state["successes"]),
@@ -118,19 +100,6 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
         set_random_states(state["random"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"state must be that of a model with the same arguments: {error}") from error
-    model._masks = model._legal_actions()
-
-
-def _resumable(model: Any) -> tuple[LearningPath, TextGenVecEnv]:
-    path: Any = getattr(model, "_path", None)
-    env = model.env
-    kinds = ((SequencePath, EpisodeReplayBuffer), (TransitionPath, PrioritizedReplayBuffer))
-    if not any(isinstance(path, kind) and isinstance(model.replay_buffer, buffer) for kind, buffer in kinds):
-        buffers = " or a ".join(buffer.__name__ for _, buffer in kinds)
-        raise ValueError(f"model must be a DoubleDQN with an {buffers} to be resumed, got {type(model).__name__}")
-    if not isinstance(env, TextGenVecEnv):
-        raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")
-    return path, env
 
 
 def _pending_records(model: DoubleDQN) -> list[tuple[str, float, tuple[str, ...]]]:
@@ -221,7 +190,7 @@ class SaveCheckpoints(BaseCallback):
     def _on_training_start(self) -> None:
         self.writer.start()
         if self.resume is None:
-            _resumable(self.model)
+            resumable_parts(self.model)
             return
         set_state(self.model, self.resume["state"])
         for name, value, excluded in self.resume["log"]:

@@ -23,6 +23,10 @@ DEFAULT_THREADS = 1
 times as long as one (they wait for each other), and one gives the same numbers on every machine."""
 POLICIES = ("PerformerPolicy", "TransformerPolicy", "GRUPolicy", "LanguageModelPolicy", "EncoderPolicy")
 """Policies of which a run can be resumed."""
+ACTOR_SETTINGS = ("engine", "n_actors", "address", "max_staleness", "weights_every", "vector_steps", "cpus")
+"""Arguments of :class:`agents.distributed.Actors` that a run may have; ``"engine"`` is always there."""
+LOCAL = "local"
+"""The engine without actors."""
 _RECORDED = ("versions", "command", "offline")
 """Keys of ``config.yaml`` that tell about the run without deciding what it does."""
 
@@ -43,6 +47,7 @@ class TrainSettings:
         device: Torch device.
         policy: The agent's policy, one of :data:`POLICIES`.
         eval_args: Arguments of the environment that are others in evaluation, such as held-out prompts.
+        actors: Who acts in place of this process, see :data:`ACTOR_SETTINGS`; None for nobody.
     """
 
     env: str
@@ -56,6 +61,7 @@ class TrainSettings:
     device: str
     policy: str = "PerformerPolicy"
     eval_args: dict[str, Any] = field(default_factory=dict)
+    actors: dict[str, Any] | None = None
 
     @property
     def fresh_args(self) -> dict[str, Any]:
@@ -121,7 +127,26 @@ def resolve_settings(
         value = values[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise CommandError(f"--{name.replace('_', '-')} must be an integer of at least {least}, got {value!r}")
+    values["actors"] = _actors(file.get("actors"), options.get("actors"), config)
     minutes = values["minutes"]
     if minutes is not None and not (isinstance(minutes, (int, float)) and minutes > 0):
         raise CommandError(f"--minutes must be greater than 0, got {minutes!r}")
     return TrainSettings(**values)
+
+
+def _actors(file: Any, options: dict[str, Any] | None, config: str | Path | None) -> dict[str, Any] | None:
+    """Settings of the actors; None where this process acts itself."""
+    if file is not None and not isinstance(file, dict):
+        raise CommandError(f"--config {config}: actors must be a mapping of names to values or null, got {file!r}")
+    values = {"engine": LOCAL, **(file or {}), **(options or {})}
+    for name in values:
+        if name not in ACTOR_SETTINGS:
+            raise CommandError(
+                f"--config {config}: actors has the unknown key {name!r}; accepted: {', '.join(ACTOR_SETTINGS)}"
+            )
+    if values["engine"] != LOCAL:
+        return values
+    if options is not None and options.keys() - {"engine"}:
+        given = ", ".join(f"{name}={value}" for name, value in options.items() if name != "engine")
+        raise CommandError(f"--engine must be threads or ray for options of actors, got {LOCAL} with {given}")
+    return None

@@ -25,10 +25,6 @@ ENGINES = ("loky", "ray")
 ROUNDS = 2
 """How often what has not finished is run in parallel, where a worker dies, before it is run one by one."""
 _MESSAGE_LENGTH = 500
-_RAY_STORE_BYTES = 100_000_000
-"""Shared memory of a Ray that is started here: results are small, and Ray would take a third of the memory."""
-_RAY_SECONDS = 300
-"""How long it may take to start: it imports Python six times over, which takes minutes on a busy machine."""
 _WATCH, _WATCH_SECONDS = "exit-with-parent", 0.5
 
 
@@ -202,13 +198,12 @@ def _ray(n_jobs: int, address: str | None) -> Iterator[tuple[type[Exception], ..
     Yields:
         The exceptions that say that a worker is gone.
     """
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-        from ray.util.joblib.ray_backend import RayBackend
-    except ImportError:
-        raise ValueError("engine 'ray' needs Ray: pip install 'ray>=2', or take engine 'loky'") from None
+    from agents.distributed.ray import import_ray, start_ray
+
+    ray = import_ray("loky")
     import joblib
+    from ray.util.joblib import register_ray
+    from ray.util.joblib.ray_backend import RayBackend
 
     class Streaming(RayBackend):
         """Ray's backend, handing over each result when it is there: what a killed worker's pool has done is kept."""
@@ -219,33 +214,9 @@ def _ray(n_jobs: int, address: str | None) -> Iterator[tuple[type[Exception], ..
     joblib.register_parallel_backend("ray", Streaming)
     started = not ray.is_initialized()
     if started:
-        _start_ray(ray, address or os.environ.get("RAY_ADDRESS"), max(2, n_jobs))
+        start_ray(ray, address, max(2, n_jobs))
     try:
         yield (ray.exceptions.RayError,)
     finally:
         if started:
             ray.shutdown()
-
-
-def _start_ray(ray: Any, address: str | None, cpus: int) -> None:
-    """Connect to a cluster, or start one on this machine, which ends with this process."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if address is not None:
-        ray.init(address, **quiet)
-        return
-    started = time.monotonic()
-    try:
-        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=_RAY_STORE_BYTES, **quiet)
-        return
-    except Exception as error:
-        # Ray gives its own processes 30 s, and no argument changes that; but they go on starting.
-        if "timed out during startup" not in str(error):
-            raise
-    while True:
-        try:
-            ray.init("auto", **quiet)
-            return
-        except Exception:
-            if time.monotonic() - started > _RAY_SECONDS:
-                raise
-            time.sleep(2.0)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from agents.targets import (
+from agents.double_dqn.targets import (
     double_q_values,
     lower_bound_targets,
     masked_argmax,

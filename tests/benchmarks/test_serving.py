@@ -14,6 +14,7 @@ def test_a_small_measurement():
     assert result["wrong_episodes"] == result["unanswered"] == result["sessions_left"] == 0
     assert result["steps"] == 400 and result["misdeeds"] >= 10 and result["episodes"] > 8
     assert 0 < result["p50_ms"] <= result["p99_ms"] and result["steps_per_second"] > 0
+    assert 0 < result["server_cpu_ms"] < 1000
     assert result["before"]["resident_bytes"] > 10**7
     assert abs(result["after"]["open_files"] - result["before"]["open_files"]) <= 2
     assert sentence(result).startswith("serving TextGen/Hangman-v0, 8 sessions (2 hostile), ")

@@ -194,6 +194,10 @@ def test_http(wordle):
     assert get(wordle, "/reset", b'{"seed": 1, "sed": 2}')[0] == 422
     assert get(wordle, "/reset", b" " * 70_000) == (413, '{"detail": "a request must hold at most 65536 bytes"}')
     assert get(wordle, "/nowhere")[0] == 404
+    before = counts(wordle)["sessions"]
+    status, body = get(wordle, "/mcp", b'{"jsonrpc": "2.0", "id": 1, "method": "openenv/session/create", "params": {}}')
+    assert status == 200 and json.loads(body)["error"]["message"] == "there are no tools: play on /ws"
+    assert counts(wordle)["sessions"] == before
     found = counts(wordle)
     assert found["refused_total"] > 0 and found["messages_total"] > 0
     assert found["episodes_total"] >= found["episodes_ended_total"] > 0

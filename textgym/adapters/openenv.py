@@ -81,11 +81,17 @@ def openenv_app(
     served = _Served(id_or_task if isinstance(id_or_task, str) else type(steps.task).__name__, steps)
     classes = _classes()
     fastapi = require("fastapi", _PACKAGE, "openenv_app()")
-    config = classes.ConcurrencyConfig(max_concurrent_envs=max_sessions, session_timeout=idle_timeout)
     server = classes.Server(
-        partial(classes.Environment, served), classes.Action, classes.Observation, concurrency_config=config
+        partial(classes.Environment, served), classes.Action, classes.Observation, max_concurrent_envs=max_sessions
     )
     app = fastapi.FastAPI(title=f"TextGym: {served.name}", version=textgym.__version__)
+
+    # Before OpenEnv's own, which would make sessions without a connection that could end them.
+    @app.post("/mcp", include_in_schema=False)
+    async def no_tools() -> dict[str, Any]:
+        error = {"code": -32601, "message": "there are no tools: play on /ws"}
+        return {"jsonrpc": "2.0", "id": None, "error": error}
+
     server.register_routes(app)
     limits = ServerLimits(app, idle_timeout, max_message)
 
@@ -188,8 +194,7 @@ def _classes() -> SimpleNamespace:
         def __init__(self, served: _Served) -> None:
             super().__init__()
             self._served = served
-            with served.lock:
-                self._steps = TextSteps(served.steps.task)
+            self._steps = TextSteps(served.steps.task)
             self._episode: dict[str, Any] = {"id": served.name, "step_count": 0}
 
         def reset(self, seed: Any = None, episode_id: Any = None, **others: Any) -> TextObservation:
@@ -243,5 +248,4 @@ def _classes() -> SimpleNamespace:
         Observation=TextObservation,
         Environment=TextEnvironment,
         Server=server.HTTPEnvServer,
-        ConcurrencyConfig=types.ConcurrencyConfig,
     )

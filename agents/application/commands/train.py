@@ -57,6 +57,28 @@ def train(
     latent: Annotated[
         int | None, typer.Option(min=1, help="Of --encoder: numbers that an autoencoder leaves of a vector.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Who acts: local (this process), threads or ray.", show_default="local")
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(help="Actors of --engine, each with --n-envs environments.", show_default="1")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster.", show_default="one started here")] = None,
+    max_staleness: Annotated[
+        int | None,
+        typer.Option(
+            help="Most updates that an actor's weights may lag; 0: actors and learner take turns.", show_default="0"
+        ),
+    ] = None,
+    weights_every: Annotated[
+        int | None, typer.Option(help="Least updates between two weights for an actor.", show_default="1")
+    ] = None,
+    actor_steps: Annotated[
+        int | None, typer.Option(help="Steps of an actor's environments in a report.", show_default="train_freq")
+    ] = None,
+    actor_cpus: Annotated[
+        float | None, typer.Option(help="Cores that Ray reserves for an actor.", show_default="1")
+    ] = None,
     from_text: Annotated[Path | None, typer.Option(help="Learn from a text file; there is no ID then.")] = None,
     level: Annotated[str, typer.Option(help="Tokens of --from-text: char or word.")] = "char",
     vocabulary: Annotated[
@@ -85,6 +107,16 @@ def train(
         policy = "EncoderPolicy"
         given = {"encoder": str(encoder.resolve()), "pooling": pooling, "latent_dim": latent}
         agent["policy_kwargs"] = {**(agent.get("policy_kwargs") or {}), **given}
+    of_actors = {
+        "engine": engine,
+        "n_actors": actors,
+        "address": address,
+        "max_staleness": max_staleness,
+        "weights_every": weights_every,
+        "vector_steps": actor_steps,
+        "cpus": actor_cpus,
+    }
+    acting = {name: value for name, value in of_actors.items() if value is not None}
     command = shlex.join(["textgym", *command_line])
     console = None if quiet else Console()
     if resume is not None:
@@ -104,6 +136,8 @@ def train(
                 raise CommandError("--from-text takes no ID and no --steps: a text is no environment to go on in")
             if encoder is not None:
                 raise CommandError("--from-text takes no --encoder: its tokens are its own; use --from-demonstrations")
+            if acting:
+                raise CommandError("--from-text takes no --engine and no actors: there is nothing to act in")
             options = {"seed": seed, "threads": threads, "device": device}
             run_options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
             run_options |= {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
@@ -124,6 +158,7 @@ def train(
         threads=threads,
         device=device,
         policy=policy,
+        actors=acting or None,
     )
     if config is not None and not trust:
         for named in (settings.env_args, settings.eval_args):

@@ -1,4 +1,4 @@
-"""What a head over a frozen language model learns: pure functions of tensors, in the shapes of :mod:`agents.targets`.
+"""What a head over a frozen language model learns: pure functions, in the shapes of :mod:`agents.double_dqn.targets`.
 
 The goal is the policy that maximises the return less η times the KL divergence from the model: π₀·exp(Q/η) with
 V(s) = η·log Σ π₀(a|s)·exp(Q(s, a)/η) (Todorov 2006; of language models arXiv:2502.20548).
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.targets import q_lambda_targets, td_cross_entropy
-from agents.targets.losses import weighted_mean
+from agents.double_dqn.targets import q_lambda_targets, td_cross_entropy
+from agents.double_dqn.targets.losses import weighted_mean
 
 OBJECTIVES = ("soft_q", "qsharp", "ilql")
 

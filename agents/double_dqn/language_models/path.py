@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents import targets
+from agents.double_dqn import targets
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
@@ -257,7 +257,8 @@ class LanguageModelPath(SequencePath):
     def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102
         if self.reader is None or self._handover is None:
             return None
-        counted = {"handover": self._handover, "taken": self._taken, "open_nats": self._nats, "nats": list(self.nats)}
+        counted = {"handover": self._handover.copy(), "taken": self._taken.copy(), "open_nats": self._nats.copy()}
+        counted |= {"nats": list(self.nats)}
         return {"reader": self.reader.get_state(), **counted}
 
     def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102

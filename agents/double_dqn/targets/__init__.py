@@ -7,8 +7,8 @@ that nothing follows; otherwise it was cut off from outside and its last state k
 gradient, and are 0 where `valid` is false.
 """
 
-from agents.targets.losses import td_cross_entropy, td_loss
-from agents.targets.returns import (
+from agents.double_dqn.targets.losses import td_cross_entropy, td_loss
+from agents.double_dqn.targets.returns import (
     double_q_values,
     lower_bound_targets,
     masked_argmax,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.targets.checks import check_shapes
+from agents.double_dqn.targets.checks import check_shapes
 
 
 def td_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agents.targets.checks import check_episodes, check_shapes
+from agents.double_dqn.targets.checks import check_episodes, check_shapes
 
 
 def masked_argmax(q: Tensor, mask: Tensor | None = None) -> Tensor:

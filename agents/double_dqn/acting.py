@@ -1,0 +1,98 @@
+"""What acting remembers between two steps: environments in mid-episode, the encoder's memory, explorer, generator.
+
+Whoever is given it goes on acting bit for bit: a run that is resumed, or an actor on another machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from agents.double_dqn.paths import LearningPath
+from agents.double_dqn.sequences import SequencePath
+from agents.double_dqn.transitions import TransitionPath
+from agents.replay.episodes import EpisodeReplayBuffer
+from agents.replay.prioritized import PrioritizedReplayBuffer
+from agents.vec_env import TextGenVecEnv
+from textgym.tasks.base import Episodes
+
+if TYPE_CHECKING:
+    from agents.double_dqn.double_dqn import DoubleDQN
+
+
+def sequence_parts(model: Any, purpose: str = "to be resumed") -> tuple[SequencePath, TextGenVecEnv]:
+    """The path and the environment of a model whose acting state can be taken.
+
+    Args:
+        model: The model.
+        purpose: What it is for, for the error.
+
+    Raises:
+        ValueError: If it is no :class:`agents.DoubleDQN` on token sequences and the native batched environment.
+    """
+    path, env = getattr(model, "_path", None), model.env
+    if not isinstance(path, SequencePath) or not isinstance(model.replay_buffer, EpisodeReplayBuffer):
+        raise ValueError(f"model must be a DoubleDQN on token sequences {purpose}, got {type(model).__name__}")
+    if not isinstance(env, TextGenVecEnv):
+        raise ValueError(f"env must be that of agents.make_vec_env {purpose}, got {type(env).__name__}")
+    return path, env
+
+
+def resumable_parts(model: Any) -> tuple[LearningPath, TextGenVecEnv]:
+    """The path and the environment of a model that can be resumed, on sequences or on transitions.
+
+    Raises:
+        ValueError: If its replay buffer is none of ours, or its environment not the native batched one.
+    """
+    path: Any = getattr(model, "_path", None)
+    env = model.env
+    kinds = ((SequencePath, EpisodeReplayBuffer), (TransitionPath, PrioritizedReplayBuffer))
+    if not any(isinstance(path, kind) and isinstance(model.replay_buffer, buffer) for kind, buffer in kinds):
+        buffers = " or a ".join(buffer.__name__ for _, buffer in kinds)
+        raise ValueError(f"model must be a DoubleDQN with an {buffers} to be resumed, got {type(model).__name__}")
+    if not isinstance(env, TextGenVecEnv):
+        raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")
+    return path, env
+
+
+def get_acting_state(model: DoubleDQN) -> dict[str, Any]:
+    """Everything that decides how a model goes on acting with its weights, as plain values and arrays of their own.
+
+    Episodes under way are also in replay, which has a state of its own.
+
+    Raises:
+        ValueError: See :func:`resumable_parts`.
+    """
+    path, env = resumable_parts(model)
+    assert model._generator is not None
+    environment = env.get_state()
+    episodes = environment["envs"]["episodes"]
+    environment["envs"] |= {
+        "episodes": {field.name: getattr(episodes, field.name) for field in dataclasses.fields(episodes)}
+    }
+    return {
+        "explorer": model.explorer.get_state(),
+        "generator": model._generator.bit_generator.state,
+        "observations": model._last_obs,
+        "episode_starts": model._last_episode_starts,
+        "acting": path.get_acting_state(),
+        "environment": environment,
+    }
+
+
+def set_acting_state(model: DoubleDQN, state: dict[str, Any]) -> None:
+    """Return to a state that :func:`get_acting_state` gave, of a model with the same arguments that began to learn.
+
+    Raises:
+        ValueError: See :func:`resumable_parts`. What does not fit the model raises whatever it meets.
+    """
+    path, env = resumable_parts(model)
+    assert model._generator is not None
+    environment = dict(state["environment"])
+    environment["envs"] = environment["envs"] | {"episodes": Episodes(**environment["envs"]["episodes"])}
+    env.set_state(environment)
+    model.explorer.set_state(state["explorer"])
+    model._generator.bit_generator.state = state["generator"]
+    model._last_obs, model._last_episode_starts = state["observations"], state["episode_starts"]
+    path.set_acting_state(state["acting"])
+    model._masks = model._legal_actions()
