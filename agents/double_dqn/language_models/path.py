@@ -258,8 +258,7 @@ class LanguageModelPath(SequencePath):
         if self.reader is None or self._handover is None:
             return None
         counted = {"handover": self._handover.copy(), "taken": self._taken.copy(), "open_nats": self._nats.copy()}
-        counted |= {"nats": list(self.nats)}
-        return {"reader": self.reader.get_state(), **counted}
+        return {"reader": self.reader.get_state(), "nats": list(self.nats), **counted}
 
     def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
         self.reader = self._handover = None
