@@ -257,8 +257,8 @@ class LanguageModelPath(SequencePath):
     def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102
         if self.reader is None or self._handover is None:
             return None
-        counted = {"handover": self._handover, "taken": self._taken, "open_nats": self._nats, "nats": list(self.nats)}
-        return {"reader": self.reader.get_state(), **counted}
+        counted = {"handover": self._handover.copy(), "taken": self._taken.copy(), "open_nats": self._nats.copy()}
+        return {"reader": self.reader.get_state(), "nats": list(self.nats), **counted}
 
     def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
         self.reader = self._handover = None
