@@ -43,7 +43,7 @@ Q_LAMBDA = 0.9, 0.0
 """λ on sequences at the start of the training and at its end, where neither ``n_steps`` nor ``lower_bound`` carries
 rewards over several tokens: first they reach the first token at once, in the end targets suffer less from what
 exploration did later."""
-ENCODER = {"n_layers": 1, "n_gram": 3}
+ENCODER = {"n_layers": 1, "n_gram": 2}
 """Arguments of an attention encoder on sequences, unless ``policy_kwargs`` say; its own defaults are 2 and 1."""
 BATCH_TOKENS, BATCH_ROWS = 1_024, (16, 64)
 """About how many tokens an update reads on sequences, and between how many episodes that may be."""

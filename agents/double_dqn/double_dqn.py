@@ -123,7 +123,7 @@ class DoubleDQN(LearningAgent):
     :param stats_window_size: Episodes over which the logged return is averaged
     :param tensorboard_log: Folder for TensorBoard; None for none
     :param policy_kwargs: Arguments of the policy: ``features_dim``, ``n_heads``, ``n_layers`` (1 unless given),
-        ``n_gram`` (3 unless given) … for sequences, ``net_arch`` … for transitions
+        ``n_gram`` (2 unless given) … for sequences, ``net_arch`` … for transitions
     :param verbose: 0 prints nothing, 1 the training log, 2 more; True is 1
     :param seed: Seed of everything random; the same seed repeats a run bit for bit
     :param device: ``"auto"``, ``"cpu"``, ``"cuda"`` …

@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 from agents.encoders.base import CausalEncoder, EncoderState, init_embedding, require_positive
 
+PREVIOUS_SHARE = 0.3
+"""Initial size of the embeddings of earlier tokens, as a share of those of a position's own token. As large as these they
+blur what stands where (a reversal of 8 symbols stops being learned), much smaller they are found too late."""
+
 
 class AttentionEncoder(CausalEncoder):
     """Learned embeddings of tokens and positions in front of blocks with ``n_heads`` attention heads.
@@ -21,7 +25,7 @@ class AttentionEncoder(CausalEncoder):
         pad_id: The padding id, in ``[0, vocab_size)``.
         features_dim: Width D of the residual stream and of the features; a multiple of ``n_heads``.
         n_heads: Number of attention heads H (≥ 1).
-        embedding_std: Standard deviation of all initial embeddings (> 0).
+        embedding_std: Standard deviation of the initial token and position embeddings (> 0).
         n_gram: Tokens whose embeddings a position adds up, its own and those before it (≥ 1).
 
     Raises:
@@ -47,8 +51,10 @@ class AttentionEncoder(CausalEncoder):
         self.token_embedding = nn.Embedding(vocab_size, features_dim)
         self.position_embedding = nn.Embedding(context_length, features_dim)
         self.previous_embeddings = nn.ModuleList(nn.Embedding(vocab_size, features_dim) for _ in range(n_gram - 1))
-        for embedding in (self.token_embedding, self.position_embedding, *self.previous_embeddings):
+        for embedding in (self.token_embedding, self.position_embedding):
             init_embedding(embedding, embedding_std)
+        for embedding in self.previous_embeddings:
+            init_embedding(embedding, PREVIOUS_SHARE * embedding_std)
 
     def embed_prefixes(self, tokens: Tensor) -> Tensor:
         """Embed rows, (B, L), that start at position 0: (B, L, D)."""

@@ -73,7 +73,7 @@ class Performer(AttentionEncoder):
         n_heads: Number of attention heads H (≥ 1).
         n_random_features: Random features M of a head (≥ 1).
         feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
-        embedding_std: Standard deviation of all initial embeddings (> 0).
+        embedding_std: Standard deviation of the initial token and position embeddings (> 0).
         feature_map: ``"softmax"`` over the M projections of a token, which can attend sharply and learns long copies
             sooner (0.95 on 12 symbols of 31 after 40,000 to 50,000 steps); ``"relu"`` of each projection (0.969 and
             0.903 after 60,000); or ``"favor+"``, the estimate of softmax attention, which needs M ≥ 256 to be one.

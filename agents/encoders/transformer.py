@@ -33,7 +33,7 @@ class Transformer(AttentionEncoder):
         n_layers: Number of blocks (≥ 1).
         n_heads: Number of attention heads H (≥ 1).
         feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
-        embedding_std: Standard deviation of all initial embeddings (> 0).
+        embedding_std: Standard deviation of the initial token and position embeddings (> 0).
         n_gram: Tokens whose embeddings a position adds up (≥ 1), see :class:`AttentionEncoder`.
 
     Raises:

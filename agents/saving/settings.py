@@ -62,7 +62,6 @@ class TrainSettings:
     actors: dict[str, Any] | None = None
     policy: str = "PerformerPolicy"
     eval_args: dict[str, Any] = field(default_factory=dict)
-    actors: dict[str, Any] | None = None
 
     @property
     def fresh_args(self) -> dict[str, Any]:

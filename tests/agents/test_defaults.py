@@ -22,7 +22,7 @@ def test_defaults_on_sequences_and_what_switches_them_off():
     model.learn(640)
     assert model.current_q_lambda == 0.0
     encoder = model.policy.q_net.encoder
-    assert len(encoder.performer.net.layers) == 1 and len(encoder.previous_embeddings) == 2
+    assert len(encoder.performer.net.layers) == 1 and len(encoder.previous_embeddings) == 1
     given = made(
         policy_kwargs={**SMALL, "features_extractor_kwargs": {"n_layers": 2}, "n_gram": 1}
     ).policy.q_net.encoder
