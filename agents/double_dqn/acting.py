@@ -52,23 +52,6 @@ def sequence_parts(model: Any, purpose: str) -> tuple[SequencePath, TextGenVecEn
     return path, env
 
 
-def resumable_parts(model: Any) -> tuple[LearningPath, TextGenVecEnv]:
-    """The path and the environment of a model that can be resumed, on sequences or on transitions.
-
-    Raises:
-        ValueError: If its replay buffer is none of ours, or its environment not the native batched one.
-    """
-    path: Any = getattr(model, "_path", None)
-    env = model.env
-    kinds = ((SequencePath, EpisodeReplayBuffer), (TransitionPath, PrioritizedReplayBuffer))
-    if not any(isinstance(path, kind) and isinstance(model.replay_buffer, buffer) for kind, buffer in kinds):
-        buffers = " or a ".join(buffer.__name__ for _, buffer in kinds)
-        raise ValueError(f"model must be a DoubleDQN with an {buffers} to be resumed, got {type(model).__name__}")
-    if not isinstance(env, TextGenVecEnv):
-        raise ValueError(f"env must be that of agents.make_vec_env to be resumed, got {type(env).__name__}")
-    return path, env
-
-
 def get_acting_state(model: DoubleDQN) -> dict[str, Any]:
     """Everything that decides how a model goes on acting with its weights, as plain values and arrays of their own.
 

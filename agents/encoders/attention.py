@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from agents.encoders.base import CausalEncoder, EncoderState, init_embedding, require_positive
 
 PREVIOUS_SHARE = 0.3
-"""Initial size of the embeddings of earlier tokens, as a share of those of a position's own token. As large as these they
+"""Initial size of the embeddings of earlier tokens, as a share of that of a position's own token: as large as this they
 blur what stands where (a reversal of 8 symbols stops being learned), much smaller they are found too late."""
 
 
@@ -53,8 +53,9 @@ class AttentionEncoder(CausalEncoder):
         self.previous_embeddings = nn.ModuleList(nn.Embedding(vocab_size, features_dim) for _ in range(n_gram - 1))
         for embedding in (self.token_embedding, self.position_embedding):
             init_embedding(embedding, embedding_std)
-        for embedding in self.previous_embeddings:
-            init_embedding(embedding, PREVIOUS_SHARE * embedding_std)
+        for table in self.previous_embeddings:
+            assert isinstance(table, nn.Embedding)
+            init_embedding(table, PREVIOUS_SHARE * embedding_std)
 
     def embed_prefixes(self, tokens: Tensor) -> Tensor:
         """Embed rows, (B, L), that start at position 0: (B, L, D)."""
