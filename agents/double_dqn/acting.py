@@ -46,10 +46,10 @@ def sequence_parts(model: Any, purpose: str) -> tuple[SequencePath, TextGenVecEn
     Raises:
         ValueError: If it is none.
     """
-    path, env = resumable_parts(model, purpose)
-    if path.name != SequencePath.name or not isinstance(path, SequencePath):
-        raise ValueError(f"model must be a DoubleDQN on token sequences {purpose}, got one with {model.policy_name}")
-    return path, env
+    path = getattr(model, "_path", None)
+    if not isinstance(path, SequencePath) or path.name != SequencePath.name:
+        raise ValueError(f"model must be a DoubleDQN on token sequences {purpose}, got {type(model).__name__}")
+    return path, resumable_parts(model, purpose)[1]
 
 
 def get_acting_state(model: DoubleDQN) -> dict[str, Any]:

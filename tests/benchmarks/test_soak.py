@@ -60,12 +60,12 @@ class TestVerdict:
 
 
 def test_a_run(tmp_path):
-    result = soak("TextGen/Reverse-v0", 640, samples=10, agent={**TINY, "buffer_size": 128}, checkpoints=tmp_path)
+    result = soak("TextGen/Reverse-v0", 1_920, samples=10, agent={**TINY, "buffer_size": 128}, checkpoints=tmp_path)
     samples = result["samples"]
-    assert len(samples) == 10 and samples[-1]["steps"] == 640 and samples[-1]["updates"] > 0
+    assert len(samples) == 10 and samples[-1]["steps"] == 1_920 and samples[-1]["updates"] > 0
     assert samples[-1]["replay_steps"] <= 128 and result["verdict"]["replay_wrapped"]
     assert samples[-1]["resident_bytes"] > 10**7 and samples[-1]["open_files"] == open_files()
-    assert sentence(result).startswith("TextGen/Reverse-v0, 640 steps in ")
+    assert sentence(result).startswith("TextGen/Reverse-v0, 1,920 steps in ")
     json.dumps(result)
 
 

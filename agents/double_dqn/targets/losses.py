@@ -83,7 +83,8 @@ def td_cross_entropy(
     if not low < high:
         raise ValueError(f"value_range must have its lower bound first, got {value_range}")
     logits = torch.where(valid, logits_t, 0.0)
-    share = torch.where(valid, (target.detach() - low) / (high - low), 0.0).clamp(0.0, 1.0)
+    share = torch.where(valid, (target.detach() - low) / (high - low), 0.0)
+    share = share.clamp(0.0, 1.0) + 0.0 * share  # an infinite target is no bound, but NaN, which stops the training
     losses = functional.binary_cross_entropy_with_logits(logits, share, reduction="none")
     errors = (high - low) * (share - logits.detach().sigmoid())
     return weighted_mean(losses, valid, weights), torch.where(valid, errors, 0.0)
