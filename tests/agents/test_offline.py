@@ -589,10 +589,10 @@ class TestCommand:
     @pytest.fixture
     def corpus(self, tmp_path):
         path = tmp_path / "corpus.txt"
-        path.write_text("the cat sat on the mat\n" * 60 + "the dog sat on the cat\n" * 4)
+        path.write_text(("the cat sat on the mat\n" * 4 + "the dog sat on the cat\n") * 16)
         return path
 
-    @pytest.mark.parametrize(("level", "objective", "epochs"), [("char", "td", 4), ("word", "bc", 8)])
+    @pytest.mark.parametrize(("level", "objective", "epochs"), [("char", "td", 4), ("word", "bc", 15)])
     def test_a_corpus(self, textgym, corpus, tmp_path, level, objective, epochs):
         folder = tmp_path / "run"
         options = ["--level", level, "--window", 8, "--objective", objective, "--epochs", epochs, "--run-dir", folder]
