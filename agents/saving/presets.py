@@ -38,7 +38,7 @@ PRESETS: dict[str, Preset] = {
             "priority_beta_final": 1.0,
             "keep_best": False,
             "exploration_kwargs": {"coefficient": 0.02},
-            "policy_kwargs": {"feature_map": "relu", "n_layers": 2},
+            "policy_kwargs": {"feature_map": "relu", "n_layers": 2, "n_gram": 1},
         },
     ),
     "TextGen/Copy-v0": Preset(steps=20_000),
