@@ -17,6 +17,7 @@ websockets = pytest.importorskip("websockets")
 
 from openenv.core.generic_client import GenericEnvClient  # noqa: E402
 
+from tests.textgym.test_text_steps import BASE, native_turns  # noqa: E402
 from textgym.adapters import TextSteps  # noqa: E402
 from textgym.adapters.openenv import listen, openenv_app, openenv_server  # noqa: E402
 
@@ -91,6 +92,23 @@ def test_sessions_at_once_are_the_environment_itself(wordle):
         await asyncio.gather(*map(session, range(4)))
 
     asyncio.run(all_of_them())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", BASE)
+def test_every_task_pays_what_the_environment_pays(env_id):
+    async def play(port):
+        async with client(port) as connection:
+            for seed in range(4):
+                _, turns, tokens = native_turns(env_id, seed, oracle=False)
+                await connection.reset(seed=seed)
+                for number, (actions, _, total) in enumerate(turns):
+                    result = await connection.step({"tokens": actions})
+                    assert (result.reward, result.done) == (total, number == len(turns) - 1)
+                assert result.observation["tokens"] == tokens.tolist()
+
+    with serving(env_id) as port:
+        asyncio.run(play(port))
 
 
 def test_tokens_as_messages(wordle):

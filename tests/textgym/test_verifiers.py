@@ -12,6 +12,7 @@ import pytest
 
 vf = pytest.importorskip("verifiers", reason="verifiers is not installed")
 
+from tests.textgym.test_text_steps import BASE, GAMES, native_turns  # noqa: E402
 from textgym.adapters import TextSteps  # noqa: E402
 from textgym.adapters.verifiers import verifiers_environment  # noqa: E402
 
@@ -104,6 +105,26 @@ def test_the_oracle_earns_what_it_earns(env_id, arguments, monkeypatch):
         assert output["reward"] == pytest.approx(episodes[output["info"]["seed"]][1], abs=0)
         assert output["metrics"]["refused"] == 0 and output["error"] is None
         assert output["metrics"]["num_turns"] == len(episodes[output["info"]["seed"]][0]) // 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", BASE)
+def test_every_task_pays_what_the_environment_pays(env_id, monkeypatch):
+    monkeypatch.setitem(os.environ, "NO_KEY_NEEDED", "none")
+    moves, expected = {}, {}
+    for seed in range(4):
+        task, turns, _ = native_turns(env_id, seed, oracle=env_id in GAMES)
+        texts, expected[seed] = [TextSteps(env_id).reset(seed)], 0.0
+        for actions, reply, total in turns:
+            message = task.decode(np.array(actions))
+            moves[tuple(texts)] = message
+            texts += [message, task.decode(np.array(reply, np.int64))]
+            expected[seed] += total
+    env = verifiers_environment(env_id, n=2, n_eval=2, seed=0)
+    inputs = [{**row, "example_id": number} for number, row in enumerate([*env.get_dataset(), *env.get_eval_dataset()])]
+    with endpoint(lambda messages: moves[tuple(map(text, messages[1:]))]) as client:
+        outputs = env.generate_sync(inputs, client=client, model="random", on_progress=[])["outputs"]
+    assert {output["info"]["seed"]: output["reward"] for output in outputs} == expected
 
 
 def test_what_cannot_be_read_earns_the_floor(monkeypatch):
