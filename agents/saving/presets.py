@@ -25,21 +25,8 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "TextGen-v0": Preset(
         steps=400_000,
-        kwargs={
-            # 1,500 words to try out: more texts help more than more updates a text.
-            "updates_per_step": 0.01,
-            "learning_rate": {"start": 2e-3, "end": 0.0},
-            # The reward is deterministic, so the return that a text has earned bounds its value from below.
-            "lower_bound": True,
-            # What its results in the README were measured with.
-            "loss": "huber",
-            "q_lambda": 0.0,
-            "priority_beta": 0.4,
-            "priority_beta_final": 1.0,
-            "keep_best": False,
-            "exploration_kwargs": {"coefficient": 0.02},
-            "policy_kwargs": {"feature_map": "relu", "n_layers": 2, "n_gram": 1},
-        },
+        # 1,500 words to try out: more texts help more than more updates a text.
+        kwargs={"updates_per_step": 0.01, "learning_rate": {"start": 2e-3, "end": 0.0}},
     ),
     "TextGen/Copy-v0": Preset(steps=20_000),
     "TextGen/Reverse-v0": Preset(steps=20_000),
