@@ -69,8 +69,9 @@ def test_saved_loaded_exported(model, directory, tmp_path):
         assert again.policy.fingerprint == HuggingFaceLM(directory).fingerprint
         assert {**describe(again), "versions": 0} == {**describe(model), "versions": 0}
         again.set_env(model.env)
+        before = [weight.detach().clone() for weight in again.q_net.parameters()]
         again.learn(200)
-    assert texts(loaded[1], directory) != expected, "it has gone on learning"
+        assert any((old != new).any() for old, new in zip(before, again.q_net.parameters(), strict=True))
 
 
 def test_a_model_given_as_an_object_is_kept_by_its_path(directory, tmp_path):

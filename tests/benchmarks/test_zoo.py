@@ -46,9 +46,9 @@ def test_zoo_trains_text_and_other_environments_and_replays_them(tmp_path: Path)
     for name in ("TextGen-v0", "TextGen-Reverse-v0", "CartPole-v1"):
         assert (logs / f"{name}_1" / f"{name}.zip").exists()
         assert (logs / f"{name}_1" / "evaluations.npz").exists()
-    # The arguments came from our file: linear learning rate, 64 environments, the lower bound.
+    # The arguments came from our file: linear learning rate, updates a step, 64 environments.
     used = (logs / "TextGen-v0_1" / "TextGen-v0" / "config.yml").read_text()
-    assert "lin_0.002" in used and "lower_bound" in used
+    assert "lin_0.002" in used and "updates_per_step" in used
     assert len(list((logs / "TextGen-v0_1").glob("*.monitor.csv"))) == PRESETS["TextGen-v0"].n_envs
     assert "3 Episodes" in output  # of eight tokens each, in 30 steps
     assert "('batch_size', 3)" in output
