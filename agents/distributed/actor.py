@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from torch import Tensor
 
 from agents.distributed.reports import Order, Report, VectorStep, compact
-from agents.double_dqn.acting import get_acting_state, sequence_parts, set_acting_state
+from agents.double_dqn.acting import get_acting_state, sequence_env, set_acting_state
 from agents.double_dqn.double_dqn import DoubleDQN
 from agents.replay.episode_store import FinishedEpisodes
 from agents.replay.episodes import EpisodeReplayBuffer
@@ -30,7 +30,7 @@ _IN_REPLAY = ("terminal_observation", "action_mask")
 
 def actor_spec(model: DoubleDQN) -> bytes:
     """All that an actor needs to know of a model, pickled: its arguments, weights, explorer and environment."""
-    _, env = sequence_parts(model, "to act for a learner")
+    env = sequence_env(model, "to act for a learner")
     archive = io.BytesIO()
     model.save(archive, exclude=_LEARNERS_OWN)
     return cloudpickle.dumps((archive.getvalue(), env))

@@ -14,8 +14,7 @@ from agents.distributed.actor import actor_spec
 from agents.distributed.crew import Crew
 from agents.distributed.engines import Engine, ThreadEngine
 from agents.distributed.reports import Ledger, Order, Report
-from agents.double_dqn.acting import get_acting_state, sequence_parts, set_acting_state
-from agents.double_dqn.sequences import SequencePath
+from agents.double_dqn.acting import get_acting_state, sequence_env, set_acting_state
 from textgym.checks import check_at_least, check_positive
 
 if TYPE_CHECKING:
@@ -88,9 +87,7 @@ class Actors:
         cpus: float = 1.0,
         timeout: float = 600.0,
     ) -> None:
-        path, self._env = sequence_parts(model, "to act through actors")
-        if type(path) is not SequencePath:
-            raise ValueError(f"model must act with its own encoder to act through actors, got {model.policy_name}")
+        self._env = sequence_env(model, "to act through actors")
         self.model = model
         self.n_actors = check_at_least("n_actors", n_actors, 1)
         self.max_staleness = check_at_least("max_staleness", max_staleness, 0)

@@ -40,16 +40,16 @@ def resumable_parts(model: Any, purpose: str = "to be resumed") -> tuple[Learnin
     return path, model.env
 
 
-def sequence_parts(model: Any, purpose: str) -> tuple[SequencePath, TextGenVecEnv]:
-    """The same of a model on token sequences.
+def sequence_env(model: Any, purpose: str) -> TextGenVecEnv:
+    """The environment of a model on token sequences whose acting state can be taken.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is none; see :func:`resumable_parts`.
     """
     path = getattr(model, "_path", None)
     if not isinstance(path, SequencePath) or path.name != SequencePath.name:
         raise ValueError(f"model must be a DoubleDQN on token sequences {purpose}, got {type(model).__name__}")
-    return path, resumable_parts(model, purpose)[1]
+    return resumable_parts(model, purpose)[1]
 
 
 def get_acting_state(model: DoubleDQN) -> dict[str, Any]:

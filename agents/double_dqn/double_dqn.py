@@ -270,8 +270,7 @@ class DoubleDQN(LearningAgent):
         self.double_q = double_q
         self.priority_alpha = priority_alpha
         self.lower_bound = lower_bound
-        sequences, from_file = self._path.name == "sequences", not _init_setup_model
-        if sequences and not from_file:
+        if _init_setup_model and self._path.name == "sequences":  # a file names its own
             if q_lambda is None and n_steps == 1 and not lower_bound:
                 q_lambda = LinearSchedule(*Q_LAMBDA, 1.0)
             policy_kwargs = with_encoder_defaults(policy_class, policy_kwargs)

@@ -88,13 +88,16 @@ def write(model: DoubleDQN, prompt: str, strength: float = 1.0, n_tokens: int = 
         q, prior, mass = policy.q_net.q_values(states, policy.eta)[0], states.prior()[0], states.mass[0]
         guided = policy_log_probs(strength * q, prior, policy.eta)
         total += float(divergence(guided, prior, mass))
-        place = int((guided if random is None else guided + torch.from_numpy(random.gumbel(size=len(q)))).argmax())
-        token = int(states.tokens[0, place])
-        alone, steered = (float(mass * log_probs[place].exp()) for log_probs in (prior, guided))
-        if random is not None and random.random() > float(mass) + 1e-6:  # another token, as the model would
-            drawn, log_probs = reader.rest(states, np.ones(1, bool), random)
-            token, alone = int(drawn[0]), float(log_probs[0].exp())
-            steered = alone
+        if random is None:
+            place = int(guided.argmax())
+            token = int(states.tokens[0, place])
+        else:
+            drawn, places, extended = reader.draw(states, guided[None].numpy(), random)
+            token, place = int(drawn[0]), int(places[0])
+        if place >= 0:
+            alone, steered = (float(mass * log_probs[place].exp()) for log_probs in (prior, guided))
+        else:  # another token, as the model would
+            alone = steered = float(extended.log_probs[0, -1].exp())
         values = np.full(language.vocab_size, -np.inf)
         values[states.tokens[0].numpy()] = np.where(prior.numpy() > -np.inf, q.numpy(), -np.inf)
         said = step_values(tokenizer, values, token)
