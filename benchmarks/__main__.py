@@ -19,7 +19,17 @@ from benchmarks import run as runner
 from benchmarks.cells import Cell
 from benchmarks.progress import SweepProgress
 from benchmarks.sensitivity import ABLATIONS, described
-from benchmarks.sweep import HYPERPARAMETERS, SWEEPS, TABLE_AGENTS, TABLE_SECONDS, TUNING_SECONDS, TUNING_TRIALS
+from benchmarks.sweep import (
+    HYPERPARAMETERS,
+    SEARCH_SECONDS,
+    SEARCH_TASKS,
+    SEARCH_TRIALS,
+    SWEEPS,
+    TABLE_AGENTS,
+    TABLE_SECONDS,
+    TUNING_SECONDS,
+    TUNING_TRIALS,
+)
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -127,6 +137,25 @@ def tune_agents(
         address,
         on_agent,
     )
+
+
+@app.command("tune-defaults")
+def tune_defaults(
+    trials: Annotated[int, typer.Option(min=1, help="Trials, before the final.")] = SEARCH_TRIALS,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of training on each task, in a trial.")] = SEARCH_SECONDS,
+    final_seconds: Annotated[float, typer.Option(min=0.1, help="The same in the final.")] = TABLE_SECONDS,
+    folder: Annotated[Path, typer.Option(help="The study; what has run is not run again.")] = Path(
+        "results/tune-defaults"
+    ),
+) -> None:
+    """Search all defaults of our agent at once, on tasks that are not in the table, and print what won."""
+    from benchmarks.spaces import SEARCH_SPACE
+    from benchmarks.tune_agents import TableObjective, tune_agent
+
+    objective = TableObjective("ours", SEARCH_TASKS, seconds)
+    tuned = tune_agent(objective, trials, folder, final_seconds, SEARCH_SPACE)
+    for finalist in tuned.finalists:
+        Console().print(f"{finalist.score:.3f}  {finalist.arguments or 'the defaults'}", soft_wrap=True, markup=False)
 
 
 @app.command()

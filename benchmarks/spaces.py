@@ -74,3 +74,19 @@ SPACES: dict[str, dict[str, Any]] = {
 TABLE_SPACES: dict[str, dict[str, Any]] = SPACES | {"ours": _OURS_ENCODER}
 """The same for agents of the table. Ours has neither a size of the network to choose, as no other agent has, nor the
 return lower bound, which games with a hidden secret do not allow."""
+SEARCH_SPACE: dict[str, Any] = {
+    "learning_rate": {"low": 7e-4, "high": 6e-3, "log": True},
+    "updates_per_step": {"low": 0.008, "high": 0.06, "log": True},
+    "tau": {"low": 2e-3, "high": 0.1, "log": True},
+    "q_lambda": [0.0, 0.5, 0.9],
+    "gamma": [0.97, 0.99, 1.0],
+    "priority_alpha": [0.0, 0.6, 0.9],
+    "best_share": [0.0, 0.1, 0.3],
+    "exploration_kwargs.coefficient": {"low": 0.02, "high": 0.3, "log": True},
+    "policy_kwargs.n_layers": [1, 2],
+    "policy_kwargs.n_gram": [1, 2, 3],
+    "policy_kwargs.features_dim": [32, 64, 128],
+    "policy_kwargs.feature_map": ["softmax", "relu"],
+}
+"""What decides how much our agent learns in a few seconds, for ``python -m benchmarks tune-defaults``; λ falls from the
+value here to 0."""

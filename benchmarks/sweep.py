@@ -52,6 +52,19 @@ TUNING_TASKS = ("TextGen/Sort-v0", "TextGen/Summary-Easy-v0", "TextGen/GuessNumb
 TUNING_SECONDS = 10.0
 """Of training, for each of these tasks in each trial; the final, of the best two and the defaults, has those above."""
 TUNING_TRIALS = 9
+SEARCH_TASKS = (
+    "TextGen/Addition-Easy-v0",
+    "TextGen/Recall-Easy-v0",
+    "TextGen/Spelling-Easy-v0",
+    "TextGen/Hangman-Easy-v0",
+    "TextGen/Json-Easy-v0",
+    "TextGen/Brackets-Hard-v0",
+    "TextGen/Passkey-Easy-v0",
+    "TextGen/Summary-Easy-v0",
+)
+"""What the defaults of our agent are searched on, all at once; the table has none of them."""
+SEARCH_SECONDS = 12.0
+SEARCH_TRIALS = 30
 
 
 def tuned(agent: str) -> dict[str, Any]:

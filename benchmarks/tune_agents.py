@@ -62,7 +62,7 @@ class TableObjective:
                 self.agent,
                 task,
                 TUNING_SEED + seed,
-                agent_kwargs=arguments,
+                agent_kwargs=with_schedules(arguments),
                 budget_seconds=self.seconds,
                 evaluations=1,
                 eval_episodes=self.eval_episodes,
@@ -72,6 +72,13 @@ class TableObjective:
                 raise ValueError(f"tasks must have references, got {task!r}")
             scores.append(known.normalise(run_cell(cell)["score"]))
         return fmean(scores)
+
+
+def with_schedules(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as a search names them, with a λ that falls to 0 in place of the constant that it starts from."""
+    if "q_lambda" not in arguments:
+        return arguments
+    return {**arguments, "q_lambda": {"start": arguments["q_lambda"], "end": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,13 @@ class Tuned:
         return max(self.finalists, key=lambda finalist: finalist.score)
 
 
-def tune_agent(objective: TableObjective, trials: int, folder: Path, final_seconds: float = TABLE_SECONDS) -> Tuned:
+def tune_agent(
+    objective: TableObjective,
+    trials: int,
+    folder: Path,
+    final_seconds: float = TABLE_SECONDS,
+    space: dict[str, Any] | None = None,
+) -> Tuned:
     """Run, or finish, the study of an agent, a Gaussian process after five random points, and its final.
 
     Args:
@@ -124,12 +137,14 @@ def tune_agent(objective: TableObjective, trials: int, folder: Path, final_secon
         trials: Trials before the final (≥ 1).
         folder: Where the study files are.
         final_seconds: Of training on each task, in the final.
+        space: What is searched; None for what the table's agents have.
 
     Raises:
         ValueError: If ``trials`` is below 1, or the defaults of the agent fail.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    study = Study(TABLE_SPACES[objective.agent], objective, folder / f"{objective.agent}.jsonl", n_initial=N_INITIAL)
+    space = TABLE_SPACES[objective.agent] if space is None else space
+    study = Study(space, objective, folder / f"{objective.agent}.jsonl", n_initial=N_INITIAL)
     study.run(trials)
     scored = [trial for trial in study.trials if trial.score is not None]
     best = sorted(scored, key=lambda trial: trial.score or 0.0, reverse=True)[:N_FINALISTS]
