@@ -1,4 +1,4 @@
-"""A language model that plays episodes in messages, kept as the token ids that it writes: nothing is tokenized twice."""
+"""A language model that plays episodes in messages, kept as the ids that it writes: nothing is tokenized twice."""
 
 from __future__ import annotations
 
@@ -58,9 +58,7 @@ class ChatTokens:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **self.options
-        )
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **self.options)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
