@@ -1,4 +1,4 @@
-"""A seed is an episode through every adapter: for the eight rollouts of a group, in other processes, after a restart."""
+"""A seed is one episode through every adapter: for a group of eight, in other processes, after a restart."""
 
 import asyncio
 import importlib.util
