@@ -12,7 +12,6 @@ from packaging.requirements import Requirement
 from agents.application import doctor
 from agents.application.cli import main
 
-
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]

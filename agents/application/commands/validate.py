@@ -63,7 +63,7 @@ def validate(
     from agents.application import validate_language_model as other
 
     shared: dict[str, Any] = {"episodes": episodes, "seed": seed, "device": device or "auto", "console": Console()}
-    writing_options = {
+    writing_options: dict[str, Any] = {
         name: value
         for name, value in (
             ("temperature", temperature),
