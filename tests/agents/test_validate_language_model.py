@@ -80,7 +80,7 @@ def test_it_is_what_generate_writes_on_the_agents_episodes(tmp_path, template, k
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
         written = model.generate(**ids, max_new_tokens=n, do_sample=False, repetition_penalty=1.0)
         message = tokenizer.decode(written[0, ids.input_ids.shape[1] :], skip_special_tokens=True)
-        _, reward, *_, info = steps.step(message.strip())
+        _, reward, *_, info = steps.step(message)
         assert (result.returns[row], result.lengths[row]) == (reward, len(info["action_tokens"]))
         assert result.completions[row].startswith(message.replace("\n", "⏎"))
 
@@ -120,6 +120,7 @@ def test_what_is_no_language_model(folder, textgym, tmp_path):
     fails("--env must name the environment", folder)
     fails("--episodes must be at least 1, got 0", folder, *env, "--episodes", 0)
     fails("--max-new-tokens must be at least 1, got 0", folder, *env, "--max-new-tokens", 0)
+    fails("--model is for steered language models", folder, *env, "--model", folder)
     fails("--temperature must be a finite number of at least 0, got -1", folder, *env, "--temperature", -1)
     fails("context of 1024 tokens is too short for a prompt of", folder, *env, "--max-new-tokens", 1000)
     bare = shutil.copytree(folder, tmp_path / "bare")

@@ -97,7 +97,7 @@ class Conversation:
         self.completion_ids += ids
         self.logprobs += logprobs
         self.env_mask += [1] * len(ids)
-        answer, reward, self.over, _, info = self.steps.step(text.strip())
+        answer, reward, self.over, _, info = self.steps.step(text)
         self.episode_return += reward
         self.n_actions += len(info["action_tokens"])
         self.refusal = info["refusal"]

@@ -73,6 +73,8 @@ def validate(
         if value is not None
     }
     if other.is_language_model(path):
+        if model is not None:
+            raise CommandError(f"--model is for steered language models; RUN_OR_MODEL is one on its own, got {path}")
         result, scores = other.validate_language_model(path, env, env_args, **shared, **writing_options)
     elif writing_options:
         name = f"--{next(iter(writing_options)).replace('_', '-')}"
