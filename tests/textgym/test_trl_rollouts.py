@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from tests.textgym.test_text_steps import BASE, GAMES, native_turns
+from tests.textgym.test_text_steps import BASE, native_turns
 from textgym.adapters import TokenRollouts
 from textgym.adapters.conversations import ChatTokens, play
 from textgym.adapters.sampling import sampler
@@ -159,26 +159,23 @@ def test_log_probabilities_are_those_of_the_draw(settings):
         assert logprobs == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("env_id", ["TextGen-v0", "TextGen/Json-v0", *sorted(GAMES)])
-def test_a_group_of_eight_sees_one_episode_in_every_process(env_id):
-    rollouts, chat = TokenRollouts(env_id), ChatTokens(byte_tokenizer())
+def test_a_group_of_eight_plays_one_episode_in_every_process():
+    rollouts, chat = TokenRollouts("TextGen/Hangman-v0"), ChatTokens(byte_tokenizer())
     group = rollouts.begin([rollouts.prompt(11)] * 8, chat)
     first = {tuple(one.steps.info["tokens"].tolist()) for one in group}
     assert len(first) == 1 and len({tuple(one.prompt_ids) for one in group}) == 1
-    message = {"TextGen/GuessNumber-v0": "5 0", "TextGen/Wordle-v0": "s t o n e"}.get(env_id, "e")
-    assert len({one.add([1], [0.0], message) for one in group}) == 1
+    assert len({one.add([1], [0.0], "e") for one in group}) == 1
     code = (
-        "from textgym.adapters import TokenRollouts\n"
-        "from tests.textgym.test_trl_rollouts import ChatTokens, byte_tokenizer\n"
-        f"rollouts = TokenRollouts({env_id!r})\n"
+        "from tests.textgym.test_trl_rollouts import ChatTokens, TokenRollouts, byte_tokenizer\n"
+        "rollouts = TokenRollouts('TextGen/Hangman-v0')\n"
         "(one,) = rollouts.begin([rollouts.prompt(11)], ChatTokens(byte_tokenizer()))\n"
-        f"begun = (one.steps.info['tokens'].tolist(), one.prompt_ids)\n"
-        f"print(repr((begun, one.add([1], [0.0], {message!r}), one.episode_return)))"
+        "begun = (one.steps.info['tokens'].tolist(), one.prompt_ids)\n"
+        "print(repr((begun, one.add([1], [0.0], 'e'), one.episode_return)))"
     )
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     (again,) = rollouts.begin([rollouts.prompt(11)], chat)  # as after a restart
     begun = again.steps.info["tokens"].tolist(), again.prompt_ids
-    answer = again.add([1], [0.0], message)
+    answer = again.add([1], [0.0], "e")
     assert eval(there) == (begun, answer, again.episode_return) and tuple(begun[0]) in first
 
 
@@ -224,8 +221,7 @@ class TestTrainer:
             reward_funcs=rollouts.episode_return,
         )
 
-    @pytest.mark.parametrize("template", [TEMPLATE, None], ids=["chat", "plain"])
-    @pytest.mark.parametrize("env_id", ["TextGen/Hangman-v0", "TextGen/Reverse-v0"])
+    @pytest.mark.parametrize(("env_id", "template"), [("TextGen/Hangman-v0", TEMPLATE), ("TextGen/Reverse-v0", None)])
     def test_it_trains(self, tmp_path, env_id, template):
         env_args = {"length": 2, "vocab_size": 5} if "Reverse" in env_id else {}
         tokenizer = byte_tokenizer(template)
