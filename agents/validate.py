@@ -2,6 +2,7 @@
 
 from agents.application.loading import load_model
 from agents.application.validate import as_json, export, report, validate
+from agents.application.validate_language_model import validate_language_model
 from agents.double_dqn.evaluation import FRESH_SEED, EvaluationResult, Scores, evaluate, sample_line, score
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "sample_line",
     "score",
     "validate",
+    "validate_language_model",
 ]
 
 if __name__ == "__main__":

@@ -87,10 +87,7 @@ def validate(
     Raises:
         CommandError: If an argument is wrong, or the model can't be read.
     """
-    if episodes < 1:
-        raise CommandError(f"--episodes must be at least 1, got {episodes}")
-    if seed < 0:
-        raise CommandError(f"--seed must be at least 0, got {seed}")
+    check_counts(episodes, seed)
     model_path, config = find_model(path)
     if env_id is None and (config is None or "env" not in config):
         raise CommandError(f"--env must name the environment: no config.yaml lies beside {model_path}")
@@ -123,10 +120,29 @@ def validate(
     env.close()
     scores = score(result, None if env_args else env_id)
     if console is not None:
-        arguments = "".join(f" {argument}" for argument in brief(env_args or {}))
-        console.print(f"{model_path} on {env_id}{arguments}, greedy, seeds from {seed}", markup=False, highlight=False)
-        console.print(report(result, scores), markup=False, highlight=False, soft_wrap=True)
+        print_report(
+            console, f"{model_path} on {described(env_id, env_args)}, greedy, seeds from {seed}", result, scores
+        )
     return result, scores
+
+
+def check_counts(episodes: int, seed: int) -> None:
+    """Raise a CommandError unless there is something to play."""
+    if episodes < 1:
+        raise CommandError(f"--episodes must be at least 1, got {episodes}")
+    if seed < 0:
+        raise CommandError(f"--seed must be at least 0, got {seed}")
+
+
+def described(env_id: str, env_args: Mapping[str, Any] | None) -> str:
+    """An environment with its arguments, in a line."""
+    return " ".join([env_id, *brief(env_args or {})])
+
+
+def print_report(console: Console, title: str, result: EvaluationResult, scores: Scores) -> None:
+    """Print what was evaluated, and :func:`report`."""
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    console.print(report(result, scores), markup=False, highlight=False, soft_wrap=True)
 
 
 def export(

@@ -15,6 +15,7 @@ from minari.data_collector import EpisodeBuffer
 import textgym as package
 from agents import DoubleDQN, learn_from_text, make_vec_env
 from agents.offline import text_to_episodes
+from tests.textgym.test_text_steps import BASE
 from textgym.adapters import minari_rows, open_minari, write_minari
 from textgym.tasks.reverse import Reverse
 
@@ -37,7 +38,16 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("env_id", ["TextGen/Reverse-v0", "TextGen/Json-Easy-v0", "TextGen/Sql-v0", *GAMES])
+FEW = ["TextGen/Reverse-v0", "TextGen/Json-Easy-v0", "TextGen/Sql-v0", *GAMES]
+WITHOUT_ORACLE = ["TextGen-v0", "TextGen/Keywords-v0"]
+MORE = [
+    pytest.param(env_id, marks=pytest.mark.slow)
+    for env_id in BASE
+    if env_id not in WITHOUT_ORACLE and env_id not in FEW
+]
+
+
+@pytest.mark.parametrize("env_id", [*FEW, *MORE])
 def test_round_trip(env_id):
     shown = package.demonstrations(env_id, n=20, seed=7, error_rate=0.3)
     write_minari("textgym/some/demonstrations-v0", shown)
@@ -86,19 +96,20 @@ def test_learning_from_a_data_set_a_path_and_a_name_is_the_same(tmp_path):
         assert np.array_equal(first, weights(data))
 
 
-def record(name, env_id, n, **kwargs):
-    """Random episodes without seeds, in Minari's own way (its DataCollector needs jax)."""
+def record(name, env_id, n, seeds=None, **kwargs):
+    """Random episodes, without seeds where none are given, in Minari's own way (its DataCollector needs jax)."""
     env, buffers = gym.make(env_id, **kwargs), []
     env.action_space.seed(0)
-    for _ in range(n):
-        observations, steps, over = [env.reset()[0]], [], False
+    for number in range(n):
+        seed = None if seeds is None else seeds[number]
+        observations, steps, over = [env.reset(seed=seed)[0]], [], False
         while not over:
             action = env.action_space.sample()
             observation, reward, terminated, truncated, _ = env.step(action)
             observations.append(observation)
             steps.append((action, reward, terminated, truncated))
             over = terminated or truncated
-        buffers.append(EpisodeBuffer(None, None, None, observations, *map(list, zip(*steps, strict=True))))
+        buffers.append(EpisodeBuffer(None, seed, None, observations, *map(list, zip(*steps, strict=True))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return minari.create_dataset_from_buffers(name, buffers, env=env, algorithm_name="random")
@@ -111,6 +122,18 @@ def test_what_others_recorded():
     assert len(rows) == 6 and not all(ended) and {row["seed"] for row in rows} == {None}
     episodes = text_to_episodes(dataset, gym.make("TextGen/Hangman-v0").unwrapped.task)
     assert episodes.terminated.tolist() == ended and (episodes.n_actions <= 3).all()
+
+
+@pytest.mark.parametrize("env_id", WITHOUT_ORACLE)
+def test_what_others_recorded_is_what_the_environment_pays(env_id):
+    dataset, seeds = record("mine/random-v0", env_id, 4, seeds=[7, 8, 9, 10]), []
+    env = gym.make(env_id)
+    for row in minari_rows(dataset):
+        env.reset(seed=row["seed"])
+        actions = row["completion_tokens"][row["is_action"]]
+        assert [env.step(action)[1] for action in actions] == row["reward"]
+        seeds.append(row["seed"])
+    assert seeds == [7, 8, 9, 10]
 
 
 def test_an_environment_that_cannot_be_written_down():

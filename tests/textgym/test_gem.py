@@ -1,14 +1,13 @@
 """GEM's interface, by hand and, where GEM is installed, by ``gem.make``."""
 
 import copy
-import re
 
+import numpy as np
 import pytest
 
 import textgym
+from tests.textgym.test_text_steps import BASE, native_turns
 from textgym.adapters import GEMEnvironment, TextSteps, register_gem
-
-BASE = [env_id for env_id in textgym.env_ids() if not re.search(r"-(Easy|Hard|Sparse)-", env_id)]
 
 
 def play(env, seed):
@@ -25,6 +24,22 @@ def play(env, seed):
 def test_random_play(env_id):
     first, again = (play(GEMEnvironment(env_id, seed=1), seed=4) for _ in range(2))
     assert first == again and first[-1][2]
+
+
+@pytest.mark.parametrize("env_id", BASE)
+def test_every_task_pays_what_the_environment_pays(env_id):
+    env = GEMEnvironment(env_id)
+    for seed in range(4):
+        task, turns, tokens = native_turns(env_id, seed, oracle=False)
+        env.reset(seed=seed)
+        for actions, _, total in turns:
+            text = task.decode(np.array(actions))
+            _, reward, over, _, info = env.step(text)
+            if env.steps.takes_turns and actions[-1] == task.eos_id and text:  # given up in the middle of a guess
+                assert reward == 0.0
+                _, reward, over, _, info = env.step("")
+            assert reward == total
+        assert over and info["tokens"].tolist() == tokens.tolist()
 
 
 def test_observations_begin_with_the_instructions():

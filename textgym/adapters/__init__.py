@@ -9,6 +9,7 @@ from textgym.adapters.openenv import openenv_app, openenv_server
 from textgym.adapters.text_games import TextGame, from_gem, from_textarena
 from textgym.adapters.text_steps import TextSteps
 from textgym.adapters.trl import TRLEnvironment, environment_factory, seed_dataset
+from textgym.adapters.trl_rollouts import TokenRollouts
 from textgym.adapters.verifiers import verifiers_environment
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "TRLEnvironment",
     "TextGame",
     "TextSteps",
+    "TokenRollouts",
     "environment_factory",
     "from_gem",
     "from_textarena",

@@ -10,12 +10,15 @@ from rich.console import Console
 
 from agents.application.options import Device, EnvArgs, Trust
 from agents.saving.arguments import checked_env_id, parse_assignments
-from agents.saving.files import write_json, writing
+from agents.saving.files import CommandError, write_json, writing
 
 
 def validate(
     path: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, exported model, or model file (.zip).")
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_MODEL", help="Run folder, exported model, model file (.zip), or language model."
+        ),
     ],
     env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
     episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 256,
@@ -31,9 +34,22 @@ def validate(
     model: Annotated[
         Path | None, typer.Option(help="Of a steered language model: its folder.", show_default="where it was")
     ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of a language model: sample at this temperature.", show_default="greedy")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="Of a language model: its tokens in an episode, replies included.", show_default="256"),
+    ] = None,
+    max_message_tokens: Annotated[
+        int | None, typer.Option(help="Of a language model: its tokens in a message.", show_default="no other limit")
+    ] = None,
     trust: Trust = False,
 ) -> None:
-    """Evaluate a model greedily on fresh seeds: mean, IQM, 95 % intervals, normalised score, texts."""
+    """Evaluate a model greedily on fresh seeds: mean, IQM, 95 % intervals, normalised score, texts.
+
+    A folder with a causal language model of transformers (what TRL's trainers save) plays in messages.
+    """
     if env is not None:
         env = checked_env_id(env)
     env_args = parse_assignments("--env-arg", env_arg) if env_arg else None
@@ -43,20 +59,28 @@ def validate(
         options: dict[str, Any] = {"device": device or "auto", "json_file": json_file, "trust": trust}
         validate_text(path, text, env, env_args, console=Console(), **options)
         return
-    from agents.application.validate import as_json
-    from agents.application.validate import validate as run
+    from agents.application import validate as own
+    from agents.application import validate_language_model as other
 
-    result, scores = run(
-        path,
-        env_id=env,
-        env_args=env_args,
-        episodes=episodes,
-        seed=seed,
-        device=device or "auto",
-        console=Console(),
-        trust=trust,
-        language_model=model,
-    )
+    shared: dict[str, Any] = {"episodes": episodes, "seed": seed, "device": device or "auto", "console": Console()}
+    writing_options: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("temperature", temperature),
+            ("max_new_tokens", max_new_tokens),
+            ("max_message_tokens", max_message_tokens),
+        )
+        if value is not None
+    }
+    if other.is_language_model(path):
+        if model is not None:
+            raise CommandError(f"--model is for steered language models; RUN_OR_MODEL is one on its own, got {path}")
+        result, scores = other.validate_language_model(path, env, env_args, **shared, **writing_options)
+    elif writing_options:
+        name = f"--{next(iter(writing_options)).replace('_', '-')}"
+        raise CommandError(f"{name} is for language models; RUN_OR_MODEL is none of transformers, got {path}")
+    else:
+        result, scores = own.validate(path, env_id=env, env_args=env_args, trust=trust, language_model=model, **shared)
     if json_file is not None:
         with writing("--json", json_file):
-            write_json(json_file, as_json(scores, result))
+            write_json(json_file, own.as_json(scores, result))
