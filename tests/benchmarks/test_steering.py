@@ -58,9 +58,7 @@ class _Uniform:
 def test_divergence_and_surprise_are_those_of_the_texts(model):
     plain = sample(Plain(model), model, ["w1 w2"] * 200, 3, seed=0, rows_at_once=50)
     assert (plain.nats == 0).all()
-    expected = [
-        -np.sum(row) for row in model.text_log_probs(plain.prompts, [_with_end(text) for text in plain.texts])
-    ]
+    expected = [-np.sum(row) for row in model.text_log_probs(plain.prompts, [_with_end(text) for text in plain.texts])]
     assert plain.surprise == pytest.approx(expected, abs=1e-4)
     uniform = sample(_Uniform(model), model, ["w1 w2"] * 400, 1, seed=0)
     log_plain = Plain(model).log_probs(np.array([[1, 2]]), np.array([2]))[1][0].double()
@@ -115,3 +113,10 @@ def test_every_method_leaves_points_and_is_not_run_twice(folder, tmp_path, monke
     assert [point["point"] for point in rows["plain_positive"]["points"]] == ["best of 1", "best of 2", "best of 4"]
     ours = rows["ours_positive_seed0"]["points"]
     assert ours[0]["nats"] < ours[-1]["nats"] and all(0 < point["reward"] < 1 for point in ours)
+
+
+def test_a_tagger_of_errors_likes_right_sentences_better(model):
+    steering_tasks.judge_by(model)
+    right, wrong = (steering_tasks._kept(f"She {verb} to school every day.") for verb in ("goes", "go"))
+    assert 0 < wrong < right <= 1
+    assert 0 < steering_tasks.grammatical(["w1"], ["w2"])[0] < 1
