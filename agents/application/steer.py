@@ -36,6 +36,7 @@ class Steering:
         reward: ``module:function``, with TRL's signature and returns in [0, 1].
         length: Tokens of a text at most (≥ 1).
         held_out: Prompts that are kept for evaluation (≥ 0); None for a tenth, and at most 64.
+        dense: Whether each token earns the change of the reward, which is then asked for texts that are not finished.
     """
 
     model: Path
@@ -43,6 +44,7 @@ class Steering:
     reward: str
     length: int = 32
     held_out: int | None = None
+    dense: bool = False
 
 
 def steer(
@@ -108,10 +110,11 @@ def steering_settings(
             "tokenizer": folder,
             "max_new_tokens": steering.length,
             "context_length": width,
+            **({"dense": True} if steering.dense else {}),
         },
         agent=arguments,
         policy="LanguageModelPolicy",
-        eval_args={"prompts": held_out},
+        eval_args={"prompts": held_out, **({"dense": False} if steering.dense else {})},
         **options,
     )
     _check_room(model, settings, Path.cwd() if out is None else out.absolute())

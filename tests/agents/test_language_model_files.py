@@ -163,7 +163,7 @@ def test_arguments_without_a_use_are_refused(directory):
         ({"exploration": "epsilon"}, "exploration must be left out for LanguageModelPolicy.*got 'epsilon'"),
         ({"exploration_kwargs": {"coefficient": 1.0}}, "exploration must be left out"),
         ({"exploration_final_eps": 0.5}, r"exploration_final_eps must be 0.02"),
-        ({"value_range": (0, 2)}, r"value_range must be \(0, 1\) or None"),
+        ({"value_range": (0, 2)}, r"value_range must be \(-1, 1\), \(0, 1\) or None"),
         ({"replay_buffer_class": EpisodeReplayBuffer}, "replay_buffer_class must be a StatesReplayBuffer"),
         ({"replay_buffer_kwargs": {"keep_best": True}}, "keep_best must be False for StatesReplayBuffer"),
         ({"policy_kwargs": {"expectile": 1.0}}, "expectile must lie between 0 and 1, got 1.0"),

@@ -44,8 +44,8 @@ def directory(tmp_path_factory):
     return save_llama(tmp_path_factory.mktemp("model"))
 
 
-def make(directory, reward=variety, n_envs=8, **arguments):
-    kwargs = {"prompts": PROMPTS, "reward": reward, "tokenizer": str(directory), "max_new_tokens": 3}
+def make(directory, reward=variety, n_envs=8, dense=False, **arguments):
+    kwargs = {"prompts": PROMPTS, "reward": reward, "tokenizer": str(directory), "max_new_tokens": 3, "dense": dense}
     policy = {"model": str(directory), "candidates": 6, "eta": ETA, "width": 32, **arguments.pop("policy_kwargs", {})}
     env = make_vec_env("TextGen-v0", n_envs, seed=0, env_kwargs=kwargs)
     given = {"gamma": 1.0, "learning_starts": 64, "batch_size": 16, "device": "cpu", "seed": 0} | arguments
@@ -283,12 +283,13 @@ def distance(model, directory, n_prompts=8):
     return np.average(distances, weights=weights)
 
 
-def learned(directory, reward, objective, steps, **policy_kwargs):
+def learned(directory, reward, objective, steps, dense=False, **policy_kwargs):
     """A model that has learned long enough to be exact; returns of the model alone need more texts of its own."""
     policy = {"objective": objective, "width": 64, "optimizer_kwargs": {"weight_decay": 0.0}, "guided": 0.5}
     model = make(
         directory,
         reward,
+        dense=dense,
         policy_kwargs=policy | ({} if objective == "qsharp" else {"guided": 0.8}) | policy_kwargs,
         learning_rate=lambda remaining: 3e-3 * remaining,
         prioritized_replay=False,
@@ -299,16 +300,36 @@ def learned(directory, reward, objective, steps, **policy_kwargs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["soft_q", "qsharp"])
-@pytest.mark.parametrize("reward", [variety, last_word, length, echo])
-def test_every_objective_finds_the_optimum(directory, reward, objective):
+@pytest.mark.parametrize(
+    "reward, dense", [(variety, False), (variety, True), (last_word, False), (length, False), (echo, True)]
+)
+def test_every_objective_finds_the_optimum(directory, reward, dense, objective):
     steps = 48_000 if objective == "qsharp" else 24_000
-    assert distance(learned(directory, reward, objective, steps), directory) <= 0.05
+    assert distance(learned(directory, reward, objective, steps, dense), directory) <= 0.05
 
 
-@pytest.mark.parametrize("objective", ["soft_q", "qsharp"])
-def test_an_objective_comes_near_the_optimum(directory, objective):
-    untrained = distance(make(directory, length), directory, 3)
-    assert distance(learned(directory, length, objective, 3_000), directory, 3) < 0.5 * untrained
+@pytest.mark.parametrize("objective, dense", [("soft_q", False), ("soft_q", True), ("qsharp", False)])
+def test_an_objective_comes_near_the_optimum(directory, objective, dense):
+    untrained = distance(make(directory, length, dense=dense), directory, 3)
+    assert distance(learned(directory, length, objective, 3_000, dense), directory, 3) < 0.5 * untrained
+
+
+def test_changes_of_a_reward_may_be_negative(directory, tmp_path):
+    def first_alone(prompts, completions, **_):
+        return [float(len(text.split()) == 1) for text in completions]
+
+    model = make(directory, first_alone, dense=True).learn(200)
+    assert model.value_range == model.policy.value_range == (-1.0, 1.0)
+    rewards = model.replay_buffer.sample(64).rewards
+    assert rewards.min() == -1 and rewards.max() == 1
+    model.save(tmp_path / "model")
+    loaded = DoubleDQN.load(tmp_path / "model", make(directory, first_alone).env)
+    assert loaded.policy.q_net.value_range == (-1.0, 1.0)
+    observations = make(directory, first_alone).env.reset()
+    values = model.action_values(observations)
+    assert (loaded.action_values(observations) == values).all() and values.min() < 0
+    with pytest.raises(ValueError, match=r"value_range must be \(-1, 1\) or None for LanguageModelPolicy"):
+        make(directory, dense=True, value_range=(0, 1))
 
 
 def expectile_values(lm, reward, prompt, tau):

@@ -242,6 +242,16 @@ def test_one_prompt_is_trained_on_and_shown(place):
     assert settings.env_args["prompts"] == settings.fresh_args["prompts"] == ["w1 w2"]
 
 
+def test_dense_rewards_in_training_alone(textgym, place):
+    code, out, err = line(textgym, "--tokens", 320, "--n-envs", 16, "--dense", "--out", place / "dense")
+    assert code == 0, err
+    config = yaml.safe_load((place / "dense" / "config.yaml").read_text())
+    assert config["env_args"]["dense"] is True and config["eval_args"]["dense"] is False
+    assert "Sampled on 64 held-out prompts" in out
+    code, out, err = textgym("validate", place / "dense", "--episodes", 8, "--trust")
+    assert code == 0, err
+
+
 def test_a_reward_may_be_one_of_ours():
     assert isinstance(named_reward("textgym.rewards:Distinctness"), Distinctness)
 

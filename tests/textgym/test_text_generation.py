@@ -251,7 +251,6 @@ def test_context_length():
         ({"tokenizer": CharacterTokenizer("a")}, "tokenizer cannot be combined with the default prompts"),
         ({"prompts": ["a"], "tokenizer": "no/such"}, "must be a local path .*'no/such' does not exist"),
         ({"prompts": ["a"], "tokenizer": CharacterTokenizer("a"), "vocab_size": 9}, "combined with vocab_size=9"),
-        ({"prompts": ["a"], "dense": True}, "dense=True shapes the default reward of the default prompts alone"),
         ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
         ({"vocab_size": 10**6}, "vocab_size must lie in .* got 1000000"),
     ],
@@ -281,3 +280,26 @@ def test_prompts_of_a_data_frame_are_its_rows():
 def test_prompts_of_another_meaning_are_refused(prompts):
     with pytest.raises(ValueError, match="prompts must be a list of prompts, got a single"):
         gym.make("TextGen-v0", prompts=prompts, reward=len)
+
+
+def test_a_dense_reward_of_ones_own_pays_each_token_what_it_changes():
+    calls = []
+
+    def vowels(prompts, completions, letter):
+        calls.append(list(zip(prompts, completions, letter, strict=True)))
+        return [sum(one in "ae" for one in text) / 8 for text in completions]
+
+    arguments = {"prompts": ROWS, "reward": vowels, "tokenizer": CharacterTokenizer("abcdeny "), "max_new_tokens": 4}
+    found = {}
+    for dense in (True, False):
+        envs = textgym.TextGenVectorEnv(3, "text_generation", dense=dense, **arguments)
+        envs.reset(seed=0)
+        calls.clear()
+        found[dense] = write(envs, ["abae", "be", ""])
+        assert all(
+            (prompt, letter) in {(row["prompt"], row["letter"]) for row in ROWS} for (prompt, _, letter) in calls[0]
+        )
+        assert sorted(text for _, text, _ in calls[0]) == (["", "a", "b"] if dense else [""])
+    assert found[True][0][:, :2].T.tolist() == [[1 / 8, 0, 1 / 8, 1 / 8], [0, 1 / 8, 0, 0]]
+    assert found[False][0][:, :2].T.tolist() == [[0, 0, 0, 3 / 8], [0, 0, 1 / 8, 0]]
+    assert (found[True][1] == found[False][1]).all()

@@ -60,7 +60,9 @@ class TextGeneration(Task):
     estimate of an empty text is 0, so the rewards of an episode add up to R exactly; as potential-based shaping
     (Ng, Harada and Russell 1999) it leaves the optimum where it was. Otherwise R is paid at the end.
 
-    A reward of your own is called once a step, with all texts that ended in it, and paid at the end.
+    A reward of your own is called once a step, with all texts that ended in it, and paid at the end. With ``dense`` it
+    is called in every step with all texts, finished or not, and each token earns the change: the return is the same,
+    and what a token was worth shows at once. An empty text counts as 0.
 
     ## Starting State
     Default: either tone with equal probability, a first word drawn by its frequency, a second by how often it follows
@@ -78,7 +80,8 @@ class TextGeneration(Task):
       prompts hold get prompt-only ids.
     * ``max_new_tokens``: budget; 10 for the default prompts, 32 for others.
     * ``vocab_size``: number of embedded English words, 1,500 by default; not together with ``tokenizer``.
-    * ``dense``: see Rewards; None for True where prompts and reward are the default ones and False elsewhere.
+    * ``dense``: see Rewards; None for True where prompts and reward are the default ones and False elsewhere, since a
+      reward of your own may cost time or make no sense of unfinished texts.
     * ``context_length``: length of an observation; by default what the longest prompt needs.
 
     ## Version History
@@ -105,8 +108,6 @@ class TextGeneration(Task):
         if tokenizer is not None and (prompts is None or vocab_size is not None):
             other = "the default prompts" if prompts is None else f"vocab_size={vocab_size}"
             raise ValueError(f"tokenizer cannot be combined with {other}: pass prompts, and leave vocab_size out")
-        if dense and not (prompts is None and reward is None):
-            raise ValueError("dense=True shapes the default reward of the default prompts alone; leave dense out")
         default_budget = 10 if prompts is None else 32
         self.max_new_tokens = check_at_least(
             "max_new_tokens", default_budget if max_new_tokens is None else max_new_tokens, 1
@@ -124,11 +125,12 @@ class TextGeneration(Task):
             if context_length is not None:
                 room = check_at_least("context_length", context_length, 1) - self.max_new_tokens
             self._source = PromptTable(prompts, tokenizer, n_words, room)
-        self.dense = self._tone is not None and dense is not False
+        self.dense = self._tone is not None if dense is None else bool(dense)
         if reward is None and isinstance(self._source, PromptTable):
             self._source.need_tones()
             reward = tone_reward(n_words, self.max_new_tokens)
         self.reward = reward
+        self.pays_at_end = self._tone is not None or not self.dense
         self.reward_range = (0.0, 1.0) if reward is None else getattr(reward, "range", (-np.inf, np.inf))
 
         self.tokenizer: Tokenizer = self._source.tokenizer
@@ -156,26 +158,28 @@ class TextGeneration(Task):
         return np.broadcast_to(self.tokenizer.allowed, (len(episodes), self.vocab_size))
 
     def step_reward(self, episodes: Episodes, actions: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """The change of the estimated score (dense variant of the default reward)."""
-        if self._tone is None or not self.dense:
+        """The change of the reward, or of the default one's estimate; None where only the end pays."""
+        if not self.dense:
             return None
-        estimate = self._tone.estimate(episodes)
+        estimate = self._rewards(episodes) if self._tone is None else self._tone.estimate(episodes)
         change = estimate - episodes.columns["estimate"]
         episodes.columns["estimate"] = estimate
         return change
 
     def final_reward(self, episodes: Episodes) -> NDArray[np.float64]:
         """The reward of the text, less what the steps have paid already."""
-        if self._tone is None:
-            assert self.reward is not None  # every task has the one or the other
-            return call_reward(
-                self.reward,
-                self._source.texts(episodes),
-                [self.decode(episodes.completion(row)) for row in range(len(episodes))],
-                self._source.columns(episodes),
-            )
-        score = self._tone.exact(episodes)
+        score = self._rewards(episodes) if self._tone is None else self._tone.exact(episodes)
         return score - episodes.columns["estimate"] if self.dense else score
+
+    def _rewards(self, episodes: Episodes) -> NDArray[np.float64]:
+        """Rewards of the texts as they are, of the user's function, shape ``(n,)``."""
+        assert self.reward is not None  # every task has the one or the other
+        return call_reward(
+            self.reward,
+            self._source.texts(episodes),
+            [self.decode(episodes.completion(row)) for row in range(len(episodes))],
+            self._source.columns(episodes),
+        )
 
     def token_text(self, token: int) -> str:
         """The tokenizer's text of the token."""

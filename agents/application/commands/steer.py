@@ -36,6 +36,9 @@ def steer(
     held_out: Annotated[
         int | None, typer.Option(help="Prompts that are kept for the samples.", show_default="a tenth")
     ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Each token earns the change of the reward: for one that costs little time.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.", show_default="0")] = None,
     n_envs: Annotated[int | None, typer.Option(help="Texts at a time.", show_default="32")] = None,
     set_: SetArgs = None,
@@ -65,7 +68,7 @@ def steer(
     assert model is not None and prompts is not None and reward is not None
     options: dict[str, Any] = {"seed": seed, "n_envs": n_envs, "threads": threads, "device": device}
     result = run(
-        Steering(model, prompts, reward, length, held_out),
+        Steering(model, prompts, reward, length, held_out, dense),
         tokens=tokens,
         minutes=minutes,
         out=out,

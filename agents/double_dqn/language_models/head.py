@@ -16,8 +16,8 @@ class CandidateQNetwork(BasePolicy):
     """Q(s, a) = V(h) + ⟨A·g(h), E_a⟩ − its mean under the prior, for the candidates a of a state with hidden state h.
 
     E is the language model's output embedding, which stays as it is, and g a layer with a nonlinearity: 49,152 actions
-    cost no head of 28 million parameters. The output is a distribution over ``n_bins`` returns between 0 and 1, as
-    logits; one bin stands for a mean, as the logit of a Bernoulli variable.
+    cost no head of 28 million parameters. The output is a distribution over ``n_bins`` returns within ``value_range``,
+    as logits; one bin stands for a mean: its share of the range is a Bernoulli variable's, as its logit.
 
     Args:
         observation_space: The environment's.
@@ -27,6 +27,7 @@ class CandidateQNetwork(BasePolicy):
         width: Width of g (≥ 1).
         n_bins: See above (≥ 1).
         state_value: Whether it values states beside them, for ``"ilql"``: see :meth:`state_logits`.
+        value_range: Lowest and highest return.
     """
 
     embedding: Tensor
@@ -40,9 +41,10 @@ class CandidateQNetwork(BasePolicy):
         width: int = 256,
         n_bins: int = 1,
         state_value: bool = False,
+        value_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(observation_space, action_space)
-        self.n_bins = n_bins
+        self.n_bins, self.value_range = n_bins, value_range
         self.register_buffer("embedding", embedding, persistent=False)
         self.scale = float(embedding.float().pow(2).sum(dim=1).mean().rsqrt())  # of embeddings of mean length 1
         self.body = nn.Sequential(
@@ -73,7 +75,7 @@ class CandidateQNetwork(BasePolicy):
         return self.state(self.body(self._here(states).hidden)).squeeze(-1)
 
     def q_values(self, states: States, eta: float) -> Tensor:
-        """Soft values of the candidates, ``(...)`` → ``(..., k)``, in [0, 1].
+        """Soft values of the candidates, ``(...)`` → ``(..., k)``, within the range.
 
         Of several bins, they are η·log E[exp(return / η)] (arXiv:2502.20548), so that ``eta`` can be chosen at use.
         """
@@ -85,8 +87,18 @@ class CandidateQNetwork(BasePolicy):
     def mean_returns(self, logits: Tensor) -> Tensor:
         """Mean of the returns that logits stand for: ``(..., n_bins)`` → ``(...)``."""
         if self.n_bins == 1:
-            return logits.squeeze(-1).sigmoid()
+            return self.to_values(logits.squeeze(-1))
         return (logits.softmax(dim=-1) * self._returns(logits)).sum(dim=-1)
+
+    def to_values(self, logits: Tensor) -> Tensor:
+        """Values that logits of one bin stand for, of any shape."""
+        low, high = self.value_range
+        return low + (high - low) * logits.sigmoid()
+
+    def shares(self, values: Tensor) -> Tensor:
+        """Where values lie within the range, in [0, 1], of any shape."""
+        low, high = self.value_range
+        return ((values - low) / (high - low)).clamp(0, 1)
 
     def _here(self, states: States) -> States:
         """The states on the head's device, which need not be that of the language model."""
@@ -94,7 +106,7 @@ class CandidateQNetwork(BasePolicy):
 
     def _returns(self, logits: Tensor) -> Tensor:
         """The return of each bin, (n_bins,)."""
-        return torch.linspace(0, 1, self.n_bins, device=logits.device)
+        return torch.linspace(*self.value_range, self.n_bins, device=logits.device)
 
     def forward(self, obs: PyTorchObs) -> Tensor:
         """Not for whole observations, which the language model has to read first.

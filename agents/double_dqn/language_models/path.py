@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agents.double_dqn import targets
 from agents.double_dqn.base import LearningAgent
+from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import Reader, States
@@ -82,8 +83,6 @@ class LanguageModelPath(SequencePath):
         if kind is not EXPLORATIONS["ucb"] or (isinstance(explorer, str) and self.model.exploration_kwargs):
             given = explorer if kind is not EXPLORATIONS["ucb"] else self.model.exploration_kwargs
             raise ValueError(f"exploration must be left out for {name}, which draws from its policy, got {given!r}")
-        if self.model.value_range not in (None, (0.0, 1.0)):
-            raise ValueError(f"value_range must be (0, 1) or None for {name}, got {self.model.value_range}")
         super().check()
         if self.model._vec_normalize_env is not None:
             raise ValueError(f"env must not be a VecNormalize for {self.model.policy_name}: rewards lie in [0, 1]")
@@ -94,8 +93,23 @@ class LanguageModelPath(SequencePath):
                 f"env must have returns in [0, 1] for {self.model.policy_name}, got ({low}, {high}): scale its reward"
             )
 
+    def _choose_loss(self) -> None:
+        """The loss is the objective's; returns to go lie in [0, 1], or in [-1, 1] where rewards are changes."""
+        model = self.model
+        given = None if model.value_range is None else checked_value_range(model.value_range)
+        dense = False
+        if model.env is not None and model.env.has_attr("task"):
+            dense = getattr(model.env.get_attr("task")[0], "dense", False)
+        known = (-1.0, 1.0) if dense else (0.0, 1.0)
+        if given not in (None, known, (-1.0, 1.0)):
+            raise ValueError(
+                f"value_range must be (-1, 1){'' if dense else ', (0, 1)'} or None for {model.policy_name} in this "
+                f"environment, got {given}"
+            )
+        model.value_range = given or known
+
     def policy_arguments(self) -> dict[str, Any]:  # noqa: D102
-        return {}
+        return {"value_range": self.model.value_range}
 
     def kept_policy_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """The model by its path and its fingerprint: the agent's files hold the head alone."""
@@ -191,10 +205,11 @@ class LanguageModelPath(SequencePath):
     ) -> None:
         model = self.model
         assert isinstance(model._last_obs, np.ndarray) and self._seen is not None
-        if rewards.min() < 0 or rewards.max() > 1:
+        low, high = self.policy.value_range
+        if rewards.min() < low or rewards.max() > high:
             raise RewardError(
                 f"env must have returns in [0, 1] for {model.policy_name}, got a reward of "
-                f"{rewards.min() if rewards.min() < 0 else rewards.max()}: scale it"
+                f"{rewards.min() if rewards.min() < low else rewards.max()}: scale it"
             )
         replay_buffer.add_states(model._last_obs, new_obs, actions, rewards, dones, infos, *self._seen)
         assert self._handover is not None
@@ -229,24 +244,28 @@ class LanguageModelPath(SequencePath):
         elif policy.objective == "ilql":
             with torch.no_grad():
                 q_taken = policy.q_net_target.q_values(states, policy.eta).gather(-1, chosen).squeeze(-1)
-                next_values = policy.q_net_target.state_logits(states).sigmoid()
+                next_values = policy.q_net_target.to_values(policy.q_net_target.state_logits(states))
             counts = episodes.valid
             goals = objectives.in_sample_targets(episodes.rewards, counts, next_values, self.model.gamma)
             weights = counts * episodes.weights.unsqueeze(1)
             value_logits = policy.q_net.state_logits(states)
-            extra = objectives.expectile_cross_entropy(value_logits, q_taken, weights, policy.expectile)
+            extra = objectives.expectile_cross_entropy(
+                value_logits, policy.q_net.shares(q_taken), weights, policy.expectile
+            )
         else:
             goals = targets.monte_carlo_returns(episodes.rewards, episodes.valid, self.model.gamma)
             counts = objectives.from_the_prior(batch.log_ratios, episodes.valid)
-        loss = extra + objectives.distribution_loss(taken, goals, counts * episodes.weights.unsqueeze(1))
+        shares = policy.q_net.shares(goals)
+        loss = extra + objectives.distribution_loss(taken, shares, counts * episodes.weights.unsqueeze(1))
         q_values = policy.q_net.mean_returns(taken.detach())
         errors = torch.where(counts, goals - q_values, 0.0)
         n_valid = counts.sum().clamp(min=1)
+        low, high = policy.value_range
         return Loss(
             loss,
             errors.abs().sum() / n_valid,
             (q_values * counts).sum() / n_valid,
-            (q_values.masked_fill(~counts, 1.0).amin(), q_values.masked_fill(~counts, 0.0).amax()),
+            (q_values.masked_fill(~counts, high).amin(), q_values.masked_fill(~counts, low).amax()),
             sequence_priorities(errors, counts),
         )
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 
+from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.language_models.head import CandidateQNetwork
 from agents.double_dqn.language_models.objectives import OBJECTIVES
 from agents.double_dqn.language_models.reader import Reader
@@ -42,6 +43,7 @@ class LanguageModelPolicy(DQNPolicy):
         guided: Share of the episodes that the guided policy begins, in [0, 1]; ``"qsharp"`` hands each over to the
             model after a random number of tokens.
         width: Width of the head (≥ 1).
+        value_range: Lowest and highest return to go: (0, 1), or (-1, 1) where tokens earn changes of the reward.
         fingerprint: That of the model on which the head was learned, which ``model`` must have (see
             :attr:`textgym.language_models.HuggingFaceLM.fingerprint`); files of the agent hold it. None for a new head.
         optimizer_class: The optimizer.
@@ -69,6 +71,7 @@ class LanguageModelPolicy(DQNPolicy):
         guided: float = 0.8,
         width: int = 256,
         expectile: float = 0.8,
+        value_range: tuple[float, float] = (0.0, 1.0),
         fingerprint: str | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -88,7 +91,7 @@ class LanguageModelPolicy(DQNPolicy):
         if not 0 < expectile < 1:
             raise ValueError(f"expectile must lie between 0 and 1, got {expectile!r}")
         self.fingerprint = _checked_fingerprint(self.language_model, fingerprint)
-        self.expectile = expectile
+        self.expectile, self.value_range = expectile, checked_value_range(value_range)
         self.candidates = check_at_least("candidates", candidates, 2)
         self.n_bins = check_at_least("n_bins", n_bins, 2) if objective == "qsharp" else 1
         self.width = check_at_least("width", width, 1)
@@ -114,6 +117,7 @@ class LanguageModelPolicy(DQNPolicy):
             self.width,
             self.n_bins,
             state_value=self.objective == "ilql",
+            value_range=self.value_range,
         )
         return network.to(self.device)
 
@@ -127,7 +131,8 @@ class LanguageModelPolicy(DQNPolicy):
         for name in ("net_arch", "activation_fn", "normalize_images", "features_extractor_class"):
             data.pop(name, None)
         data.pop("features_extractor_kwargs", None)
-        names = ("candidates", "eta", "objective", "lambda_", "guided", "width", "expectile", "fingerprint")
+        names = ("candidates", "eta", "objective", "lambda_", "guided", "width", "expectile")
+        names = (*names, "value_range", "fingerprint")
         bins = {"n_bins": self.n_bins} if self.objective == "qsharp" else {}
         return data | {name: getattr(self, name) for name in names} | bins | {"model": self.language_model.path}
 
