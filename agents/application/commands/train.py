@@ -72,6 +72,9 @@ def train(
     actor_cpus: Annotated[
         float | None, typer.Option(help="Cores that Ray reserves for an actor.", show_default="1")
     ] = None,
+    learners: Annotated[
+        int | None, typer.Option(help="Learners of --engine, each with a share of replay.", show_default="1")
+    ] = None,
     encoder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Read texts by this pretrained encoder, which stays as it is.")
     ] = None,
@@ -110,6 +113,7 @@ def train(
         "weights_every": weights_every,
         "vector_steps": actor_steps,
         "cpus": actor_cpus,
+        "n_learners": learners,
     }
     acting = {name: value for name, value in of_actors.items() if value is not None}
     policy = None
