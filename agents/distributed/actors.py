@@ -129,11 +129,13 @@ class Actors:
 
     def close(self) -> None:
         """End the actors; the model acts by itself again."""
-        if self.learners is not None:
-            self.learners.close()
-        self.engine.close()
-        if self.model.actors is self:
-            self.model.actors = None
+        try:
+            if self.learners is not None:
+                self.learners.close()
+        finally:
+            self.engine.close()
+            if self.model.actors is self:
+                self.model.actors = None
 
     @property
     def replaced(self) -> int:

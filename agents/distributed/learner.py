@@ -67,7 +67,7 @@ class Tell(NamedTuple):
 
 
 def run(place: Place) -> None:
-    """Join the others, and follow learner 0's orders until it goes or ends this; an error is left in the store."""
+    """Join the others, and follow learner 0's orders until it ends this process, or an error does, which it is told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is learner 0's business
     torch.set_num_threads(place.n_threads)
     wait = timedelta(seconds=place.timeout)
@@ -78,7 +78,9 @@ def run(place: Place) -> None:
         while True:
             learner.follow(*learner.group.take())
     except Exception as error:
-        store.set(f"error/{place.number}", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        store.set(f"failed/{place.number}", "")
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        store.compare_set("error", "", f"learner {place.number} failed: {what}")
         raise
 
 
@@ -132,7 +134,7 @@ class Learner:
         """Rows of this learner: those of the order."""
         return self._rows
 
-    def average_gradients(self, parameters: list[Tensor], batch: EpisodeBatch) -> None:
+    def average_gradients(self, parameters: Sequence[Tensor], batch: EpisodeBatch) -> None:
         """See :meth:`agents.distributed.group.Group.average_gradients`."""
         self.group.average_gradients(parameters, batch.valid.sum())
 

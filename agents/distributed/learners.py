@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -13,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from agents.distributed.actor import archive_of
 from agents.distributed.group import Group, Place, check_free
 from agents.distributed.learner import COUNTERS, Begin, Tell, Train, digest
 from agents.distributed.processes import LearnerDied, LearnerProcesses
@@ -23,8 +23,8 @@ from agents.replay.shards import Contents, deal, fill, join, resize
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
 
-_NOT_IN_ARCHIVE = ("rehearsal", "ep_info_buffer", "ep_success_buffer", "_last_obs", "_last_episode_starts")
-_FAREWELL_SECONDS = 5.0
+_SECONDS_TO_DIE = 5.0
+_SECONDS_TO_TELL = 1.0
 
 
 class Learners:
@@ -58,6 +58,7 @@ class Learners:
         self._outbox: list[list[FinishedEpisodes]] = [[] for _ in range(n_learners)]
         self._n_episodes = [0] * n_learners
         self._updates_left = 0  # of the order that the others follow
+        self._talking = False
 
     @property
     def learning(self) -> bool:
@@ -88,21 +89,21 @@ class Learners:
         replay = model.replay_buffer
         self._buffer_size = replay.buffer_size
         size = max(1, self._buffer_size // self.n_learners)
-        states: Sequence[dict[str, Any] | None] = shards or [None] * self.n_learners
-        parts: Sequence[Contents | None] = [None] * self.n_learners
+        nothing = [None] * self.n_learners
+        states: Sequence[dict[str, Any] | None] = nothing if shards is None else shards
+        parts: Sequence[Contents | None] = nothing
         if shards is None:
-            parts = deal(replay, self.n_learners)
+            parts = dealt = deal(replay, self.n_learners)
             resize(replay, size)
-            fill(replay, parts[0])
+            fill(replay, dealt[0])
         else:
             replay.set_state(shards[0])
             resize(replay, size)
-        archive = io.BytesIO()
-        model.save(archive, exclude=_NOT_IN_ARCHIVE)
+        archive = archive_of(model)
         model.learners = self
         self._updates_left = 0
         self._outbox = [[] for _ in range(self.n_learners)]
-        begins = [Begin(archive.getvalue(), size, *pair) for pair in zip(states, parts, strict=True)]
+        begins = [Begin(archive, size, *pair) for pair in zip(states, parts, strict=True)]
         self._n_episodes = self._ask(begins, replay.n_episodes)
 
     def add(self, episodes: FinishedEpisodes) -> None:
@@ -141,7 +142,8 @@ class Learners:
             return
         replay = self.model.replay_buffer
         try:
-            shards = self.get_state() if self._group is not None and self._updates_left == 0 else []
+            in_step = self._group is not None and not self._talking and self._updates_left == 0
+            shards = self.get_state() if in_step else []
         finally:
             self.model.learners = None
             resize(replay, self._buffer_size)
@@ -168,7 +170,7 @@ class Learners:
         self._updates_left = gradient_steps
         return rows[0]
 
-    def average_gradients(self, parameters: list[Tensor], batch: EpisodeBatch) -> None:
+    def average_gradients(self, parameters: Sequence[Tensor], batch: EpisodeBatch) -> None:
         """See :meth:`agents.distributed.group.Group.average_gradients`.
 
         Raises:
@@ -216,25 +218,26 @@ class Learners:
     @contextlib.contextmanager
     def _noticing_deaths(self) -> Iterator[None]:
         """A connection that breaks becomes the death of a learner, with its reason; nobody is left in the group."""
+        self._talking = True
         try:
             yield
         except RuntimeError as error:
-            reason = self._wait_for_the_end() or f"no answer: {' '.join(str(error).split())}"
+            reason = self._reason() or f"a learner does not answer: {' '.join(str(error).split())}"
             self._leave()
             raise LearnerDied(reason) from error
+        self._talking = False
 
-    def _wait_for_the_end(self) -> str | None:
-        """Why the first learner ended that has an explanation; None if none does so soon."""
+    def _reason(self) -> str | None:
+        """Who has died without a word, or else failed first; None where nobody has, soon after a connection broke."""
         assert self._store is not None
-        until = time.monotonic() + _FAREWELL_SECONDS
-        numbers = range(1, self.n_learners)
-        while time.monotonic() < until:
-            for number in numbers:
-                if self.processes.ended(number) is None:
-                    continue
-                if self._store.check([f"error/{number}"]):
-                    return f"learner {number} failed: {self._store.get(f'error/{number}').decode()}"
-                return f"learner {number} died: {self.processes.ended(number)}"
+        broke = time.monotonic()
+        while (seconds := time.monotonic() - broke) < _SECONDS_TO_DIE:
+            for number in range(1, self.n_learners):
+                reason = self.processes.ended(number)
+                if reason is not None and not self._store.check([f"failed/{number}"]):
+                    return f"learner {number} died: {reason}"
+            if seconds > _SECONDS_TO_TELL and self._store.check(["error"]):
+                return self._store.get("error").decode()
             time.sleep(0.02)
         return None
 
@@ -243,3 +246,4 @@ class Learners:
         if self._group is not None:
             self._group.close()
         self._group = self._store = None
+        self._talking = False

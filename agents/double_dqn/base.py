@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,7 +61,7 @@ class OtherLearners(Protocol):
     def begin(self, gradient_steps: int, batch_size: int) -> int:
         """So many updates follow; returned are the model's rows in each batch, 0 for no updates after all."""
 
-    def average_gradients(self, parameters: list[torch.Tensor], batch: Any) -> None:
+    def average_gradients(self, parameters: Sequence[torch.Tensor], batch: Any) -> None:
         """Put the mean of all learners' gradients in the place of the model's, which come from ``batch``."""
 
 

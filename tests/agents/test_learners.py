@@ -37,7 +37,7 @@ def make_model(policy="PerformerPolicy", task=None, seed=0, **options):
     return DoubleDQN(policy, env, seed=seed, **{**TINY, **options})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def second():
     """Another learner's process; it is given one model after the other."""
     learners = Learners(make_model(), 2, LocalProcesses(), 120.0)
@@ -200,6 +200,7 @@ class TestTrain:
         given = {"env": ENV, "env_args": ENV_ARGS, "agent": agent, "steps": STEPS, "n_envs": N_ROWS, "actors": actors}
         return resolve_settings(**{**given, **options})
 
+    @pytest.mark.slow
     def test_a_killed_learner_ends_the_run_and_resuming_loses_nothing(self, tmp_path, monkeypatch):
         alive = []
 
@@ -265,7 +266,7 @@ class TestTrain:
                 super().start(place._replace(device="nowhere"))
 
         learners = Learners(make_model().learn(64), 2, Broken(), 120.0)
-        with pytest.raises(LearnerDied, match="learner 1 failed: RuntimeError: .*nowhere"):
+        with pytest.raises(LearnerDied, match=r"learner 1 failed: RuntimeError: .*nowhere"):
             learners.begin_learning(None)
         learners.close()
         assert not torch.distributed.is_initialized()
@@ -304,14 +305,7 @@ class TestShards:
         masks[0, 2, 1] = False
         n_actions = masked.n_actions
         masks = masks[:, :, :n_actions]
-        masked.add_episodes(
-            np.array([[1, 1, 1, 0, 1, 0, 1]]),
-            np.array([[3, 4, 5, 6]]),
-            np.array([4]),
-            np.ones((1, 4)),
-            np.array([True]),
-            masks,
-        )
+        masked.add_episode([1, 1, 1, 0, 1, 0, 1], [3, 4, 5, 6], [1.0] * 4, True, masks[0])
         whole = self.replay(n=0)
         join(whole, [free.get_state(), masked.get_state()])
         sample = whole._get_samples(np.arange(3))
@@ -327,3 +321,25 @@ class TestShards:
         kept = returns_in(replay)
         assert replay.size() <= 12 and 22.0 in kept and 0.0 not in kept
         assert replay._best.max_steps == 3
+
+
+@pytest.mark.slow
+class TestRay:
+    def test_a_run_is_that_of_threads_and_a_killed_learner_ends_it(self):
+        ray = pytest.importorskip("ray", reason="Ray is not installed")
+        from agents.distributed.ray import start_ray
+
+        start_ray(ray, None, 5)
+        try:
+            models = [make_model(), make_model()]
+            for model, engine in zip(models, ("threads", "ray"), strict=True):
+                with Actors(model, 1, engine, n_learners=2):
+                    model.learn(STEPS)
+            assert differences(*map(get_state, models)) == []
+            model = make_model()
+            with Actors(model, 1, "ray", n_learners=2) as actors:
+                kill = Told(lambda: os.kill(actors.learners.process_ids[1], signal.SIGKILL), STEPS // 2)
+                with pytest.raises(LearnerDied, match="learner 1 died: "):
+                    model.learn(STEPS, kill)
+        finally:
+            ray.shutdown()

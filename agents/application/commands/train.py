@@ -169,6 +169,8 @@ def train(
             if named.get("reward") != env_args.get("reward"):  # what the command line says is the user's word
                 check_trust(named, config)
     if offline is not None:
+        if (settings.actors or {}).get("n_learners", 1) > 1:
+            raise CommandError("--from-demonstrations takes no --learners: one learner alone rehearses texts")
         online: dict[str, Any] = {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
         result = pretrain(settings, offline, steps is not None, run_dir, **online)
     else:
