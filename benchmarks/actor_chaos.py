@@ -1,8 +1,8 @@
 """Random kills of actors and learners; the run must end with every episode once.
 
-The learner is a process that writes checkpoints and kills its own actors and the other learners. The watcher kills it, and
-starts it again after that and after the death of another learner: it goes on from the newest checkpoint. A checkpoint
-holds the names and returns of all episodes in replay.
+The learner is a process that writes checkpoints and kills its own actors and the other learners. The watcher kills it,
+and starts it again, also after the death of another learner: it goes on from the newest checkpoint. A checkpoint holds
+the names and returns of all episodes in replay.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from agents.distributed.actor import actor_spec
 from agents.distributed.crew import Crew
 from agents.distributed.engine_by_name import ENGINES, make_engine
 from agents.distributed.engines import Engine
-from agents.distributed.learners import Learners
+from agents.distributed.learners import Learners, check_n_learners
 from agents.distributed.rates import Rates
 from agents.distributed.reports import Ledger, Order, Report
 from agents.double_dqn.acting import get_acting_state, sequence_env, set_acting_state
@@ -31,7 +31,7 @@ class Actors:
 
     Each actor has as many rows as the model's environment, a copy of it, of the network and of the explorer, and
     reports finished episodes. The learner, this process, has replay and its priorities, the target network, the
-    optimizer, callbacks, the log and checkpoints, as without actors.
+    optimizer, callbacks, the log and checkpoints, as without actors. More learners can share its updates.
 
     Episodes have a name (actor, incarnation, number). A report is acknowledged once it is in replay; until then the
     actor keeps it and sends it again, and what comes twice is put into replay once. An actor that dies is replaced by
@@ -44,7 +44,7 @@ class Actors:
     The log gets ``distributed/staleness`` (updates since an actor's weights when its report comes into replay; mean,
     and the largest so far as ``staleness_max``), ``episodes_per_second`` (of the last ten seconds), ``waiting`` (share
     of the time in which the learner waited), ``report_seconds`` (how long an actor takes for one), ``weights_sent``,
-    ``replaced`` and ``actors``. Callbacks find ``episode_ids`` among their locals.
+    ``replaced``, ``actors`` and, where there are several, ``learners``. Callbacks find ``episode_ids`` among their locals.
 
     Args:
         model: A :class:`agents.DoubleDQN` on token sequences and an environment of :func:`agents.make_vec_env`.
@@ -104,7 +104,8 @@ class Actors:
         self.vector_steps = None if vector_steps is None else check_at_least("vector_steps", vector_steps, 1)
         self.timeout = check_positive("timeout", timeout)
         cpus = check_positive("cpus", cpus)
-        self.n_learners = check_at_least("n_learners", n_learners, 1)
+        check_n_learners(model, n_learners)
+        self.n_learners = n_learners
         if not isinstance(engine, Engine):
             engine = make_engine(engine, n_actors, address, cpus, n_learners)
         self.engine = engine

@@ -19,6 +19,7 @@ from agents.distributed.processes import LearnerDied, LearnerProcesses
 from agents.replay.episode_store import FinishedEpisodes
 from agents.replay.episodes import EpisodeBatch
 from agents.replay.shards import Contents, deal, fill, join, resize
+from textgym.checks import check_at_least
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
@@ -46,12 +47,7 @@ class Learners:
     """
 
     def __init__(self, model: DoubleDQN, n_learners: int, processes: LearnerProcesses, timeout: float) -> None:
-        if n_learners > model.batch_size:
-            raise ValueError(
-                f"n_learners must be at most batch_size={model.batch_size}, as each draws rows of its own, "
-                f"got {n_learners}"
-            )
-        check_free()
+        check_n_learners(model, n_learners)
         self.model, self.n_learners, self.processes, self.timeout = model, n_learners, processes, timeout
         self._group: Group | None = None  # once the others have joined
         self._store: dist.TCPStore | None = None
@@ -247,3 +243,18 @@ class Learners:
             self._group.close()
         self._group = self._store = None
         self._talking = False
+
+
+def check_n_learners(model: DoubleDQN, n_learners: int) -> None:
+    """Raise unless a model can be trained by so many learners.
+
+    Raises:
+        ValueError: See :class:`Learners`.
+    """
+    check_at_least("n_learners", n_learners, 1)
+    if n_learners > model.batch_size:
+        raise ValueError(
+            f"n_learners must be at most batch_size={model.batch_size}, as each draws rows of its own, got {n_learners}"
+        )
+    if n_learners > 1:
+        check_free()
