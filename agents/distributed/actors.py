@@ -44,7 +44,8 @@ class Actors:
     The log gets ``distributed/staleness`` (updates since an actor's weights when its report comes into replay; mean,
     and the largest so far as ``staleness_max``), ``episodes_per_second`` (of the last ten seconds), ``waiting`` (share
     of the time in which the learner waited), ``report_seconds`` (how long an actor takes for one), ``weights_sent``,
-    ``replaced``, ``actors`` and, where there are several, ``learners``. Callbacks find ``episode_ids`` among their locals.
+    ``replaced``, ``actors`` and, where there are several, ``learners``. Callbacks find ``episode_ids`` among their
+    locals.
 
     Args:
         model: A :class:`agents.DoubleDQN` on token sequences and an environment of :func:`agents.make_vec_env`.
