@@ -48,7 +48,7 @@ def measure_updates(n_learners: int, engine: str, batch_size: int, features_dim:
     model = make_model(0.0, 64, policy_kwargs={"features_dim": features_dim, "n_layers": 2}, **options)
     while model.replay_buffer.n_episodes < _TEXTS:
         model.learn(4_096, log_interval=None, reset_num_timesteps=False)
-    times = []
+    times: list[float] = []
     with Actors(model, 1, engine, n_learners=n_learners) as actors:
         if actors.learners is not None:
             actors.learners.begin_learning(None)
