@@ -193,7 +193,8 @@ def chaos(
     result = json.loads((folder / RESULT).read_text())
     ids = result.pop("ids")
     kept_all = all(ids[: len(names)] == names for names in kept)
-    kills = [json.loads(line)["what"] for line in (folder / KILLS).read_text().splitlines()]
+    noted = (folder / KILLS).read_text().splitlines() if (folder / KILLS).exists() else []
+    kills = [json.loads(line)["what"] for line in noted]
     result |= {
         "kills_of_actors": sum(what.startswith("actor") for what in kills),
         "kills_of_learner": kills.count("learner"),

@@ -133,6 +133,6 @@ class TestChaos:
 
     @pytest.mark.slow
     def test_kills_of_learners(self, tmp_path):
-        result = chaos(tmp_path / "chaos", 0.7, "threads", 1, 1000, 8.0, 12.0, n_learners=2)
+        result = chaos(tmp_path / "chaos", 1.5, "threads", 1, 1000, 5.0, 10.0, n_learners=2)
         assert result["passed"], json.dumps(result)
         assert result["kills_of_other_learners"] + result["kills_of_learner"] > 0
