@@ -60,7 +60,8 @@ class Group:
             world_size=place.n_learners,
             timeout=timeout,
         )
-        self._orders = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        # Learner 0 waits for those that are to take an order, and no longer than for anything else.
+        self._orders = dist.new_group(backend="gloo", timeout=_PATIENCE if place.number else timeout)
         self._gradients = dist.new_group(backend="nccl", timeout=timeout) if place.backend == "nccl" else None
 
     def give(self, orders: Sequence[Any]) -> None:

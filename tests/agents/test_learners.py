@@ -271,6 +271,17 @@ class TestTrain:
         learners.close()
         assert not torch.distributed.is_initialized()
 
+    @pytest.mark.slow
+    def test_one_that_hangs(self):
+        model = make_model().learn(64)
+        learners = Learners(model, 2, LocalProcesses(), 60.0)
+        learners.begin_learning(None)
+        os.kill(learners.process_ids[1], signal.SIGSTOP)
+        with pytest.raises(LearnerDied, match="a learner does not answer: "):
+            model.train(2, 5)
+        learners.close()
+        assert not torch.distributed.is_initialized() and model.learners is None
+
 
 class TestShards:
     def replay(self, size=1_000, n=23, **options):
