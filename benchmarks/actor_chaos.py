@@ -1,7 +1,8 @@
-"""Random kills of actors and of the learner; the run must end with every episode once.
+"""Random kills of actors and learners; the run must end with every episode once.
 
-The learner is a process that writes checkpoints and kills its own actors; the watcher kills the learner and starts it
-again, which goes on from the newest checkpoint. A checkpoint holds the names and returns of all episodes in replay.
+The learner is a process that writes checkpoints and kills its own actors and the other learners. The watcher kills it,
+and starts it again, also after the death of another learner: it goes on from the newest checkpoint. A checkpoint holds
+the names and returns of all episodes in replay.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.distributed import Actors
+from agents.distributed import Actors, LearnerDied
 from agents.saving.checkpoint import SaveCheckpoints
 from agents.saving.checkpoint_folder import CheckpointFolder
 from agents.saving.files import write_json
 from benchmarks.actor_runs import make_model
 
 RESULT, KILLS = "result.json", "kills.jsonl"
+ANOTHER_DIED = 3
+"""Exit code of a learner that has lost another one."""
 _CHECKPOINT_SECONDS = 2.0
 
 
@@ -67,7 +70,13 @@ class _Episodes(BaseCallback):
         return len(self.ids) < self.promised
 
     def _kill(self) -> None:
-        victim = int(self.random.integers(self.actors.n_actors))
+        victim = int(self.random.integers(self.actors.n_actors + self.actors.n_learners - 1))
+        if victim >= self.actors.n_actors:
+            number = victim - self.actors.n_actors + 1
+            note(self.folder, f"learner {number}")
+            assert self.actors.learners is not None
+            os.kill(self.actors.learners.process_ids[number], signal.SIGKILL)
+            return
         process_ids = getattr(self.actors.engine, "process_ids", None)
         if process_ids is None:
             self.actors.engine.kill(victim)
@@ -83,19 +92,27 @@ def note(folder: Path, what: str) -> None:
         file.write(json.dumps({"what": what, "time": round(time.time(), 2)}) + "\n")
 
 
-def learn(folder: Path, engine: str, n_actors: int, promised: int, kill_every: float, until: float) -> None:
-    """The learner's process: go on from the newest checkpoint, and leave the result."""
+def learn(
+    folder: Path, engine: str, n_actors: int, promised: int, kill_every: float, until: float, n_learners: int = 1
+) -> int:
+    """The learner's process: go on from the newest checkpoint, and leave the result; its exit code."""
     model = make_model(0.02, 8, buffer_size=10_000_000)
     found = CheckpointFolder(folder / "checkpoint").load()
     saved = None if found is None else found[1]
-    with Actors(model, n_actors, engine, max_staleness=200, weights_every=5, vector_steps=8, timeout=120) as actors:
+    options: dict[str, Any] = {"max_staleness": 200, "weights_every": 5, "vector_steps": 8, "timeout": 120}
+    with Actors(model, n_actors, engine, n_learners=n_learners, **options) as actors:
         watch = _Episodes(actors, promised, kill_every, until, folder, os.getpid())
         if saved is not None:
             watch.restore(saved["extra"])
         checkpoints = SaveCheckpoints(folder / "checkpoint", _CHECKPOINT_SECONDS, saved, extra=watch.content)
-        model.learn(10**9, [checkpoints, watch], log_interval=None)
+        try:
+            model.learn(10**9, [checkpoints, watch], log_interval=None)
+        except LearnerDied as death:
+            print(death)
+            return ANOTHER_DIED
         verdict = judge(model, watch, promised)
         write_json(folder / RESULT, {**verdict, "staleness_max": actors.staleness_max, "ids": watch.ids})
+    return 0
 
 
 def judge(model: Any, watch: _Episodes, promised: int) -> dict[str, Any]:
@@ -128,8 +145,9 @@ def chaos(
     kill_every: float,
     kill_learner_every: float,
     seed: int = 0,
+    n_learners: int = 1,
 ) -> dict[str, Any]:
-    """Kill actors and the learner at random for so many minutes, and wait for the end.
+    """Kill actors and learners at random for so many minutes, and wait for the end.
 
     Args:
         folder: New folder for checkpoints and results.
@@ -140,6 +158,7 @@ def chaos(
         kill_every: Mean seconds between two kills of actors.
         kill_learner_every: Mean seconds between two kills of the learner.
         seed: Of the learner's kills.
+        n_learners: Learners; those beside the first are killed as the actors are.
 
     Returns:
         What :func:`judge` says; kills; whether what was in the last checkpoint before each kill of the learner is in
@@ -152,7 +171,7 @@ def chaos(
     kept: list[list[list[int]]] = []  # names in the newest checkpoint when the learner was killed
     command = [sys.executable, "-m", "benchmarks.distributed", "learner", str(folder)]
     command += ["--engine", engine, "--actors", str(n_actors), "--episodes", str(promised)]
-    command += ["--kill-every", str(kill_every), "--until", str(until)]
+    command += ["--learners", str(n_learners), "--kill-every", str(kill_every), "--until", str(until)]
     while not (folder / RESULT).is_file():
         starts += 1
         process = subprocess.Popen(command)
@@ -166,17 +185,20 @@ def chaos(
             process.send_signal(signal.SIGKILL)
             process.wait()
             note(folder, "learner")
+        elif process.returncode not in (0, ANOTHER_DIED):
+            return {"passed": False, "error": f"the learner ended with {process.returncode}", "starts": starts}
+        if process.returncode:
             found = checkpoints.load()
             kept.append([] if found is None else np.asarray(found[1]["extra"]["ids"]).tolist())
-        elif process.returncode:
-            return {"passed": False, "error": f"the learner ended with {process.returncode}", "starts": starts}
     result = json.loads((folder / RESULT).read_text())
     ids = result.pop("ids")
     kept_all = all(ids[: len(names)] == names for names in kept)
-    kills = [json.loads(line)["what"] for line in (folder / KILLS).read_text().splitlines()]
+    noted = (folder / KILLS).read_text().splitlines() if (folder / KILLS).exists() else []
+    kills = [json.loads(line)["what"] for line in noted]
     result |= {
-        "kills_of_actors": sum(what != "learner" for what in kills),
+        "kills_of_actors": sum(what.startswith("actor") for what in kills),
         "kills_of_learner": kills.count("learner"),
+        "kills_of_other_learners": sum(what.startswith("learner ") for what in kills),
         "kept_at_kills": [len(names) for names in kept],
         "kept_all": kept_all,
         "seconds": round(time.time() - started, 1),

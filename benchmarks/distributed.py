@@ -4,6 +4,8 @@
 ``python -m benchmarks.distributed chaos --minutes 2`` kills actors and the learner at random.
 ``python -m benchmarks.distributed scale`` measures what the parts cost, compares a queue with runs made here, and
 follows it to 1,000 actors and 16 learners.
+``python -m benchmarks.distributed learners`` compares the updates a second of two learners with those of one; give it a
+free core for each.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from agents.saving.json_lines import append
 from benchmarks.actor_chaos import chaos, learn
 from benchmarks.actor_queue import Layout, simulate
 from benchmarks.actor_runs import Measured, costs, make_model, measure
+from benchmarks.learner_runs import compare
 
 _RUN: dict[str, Any] = {"max_staleness": 1000, "weights_every": 20, "vector_steps": 8}
 _ROWS = 64
@@ -92,10 +95,13 @@ def line(run: Measured) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 1 where ``chaos`` did not pass."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("rewards", "chaos", "scale", "learner"), help="learner is chaos's own")
+    parser.add_argument(
+        "what", choices=("rewards", "chaos", "scale", "learners", "learner"), help="learner is chaos's own"
+    )
     parser.add_argument("folder", nargs="?", type=Path, help="of chaos; a temporary one without it")
     parser.add_argument("--engine", choices=ENGINES, default="threads", help="where actors run")
     parser.add_argument("--actors", type=int, default=None, help="actors; 16 for rewards, 4 for chaos")
+    parser.add_argument("--learners", type=int, default=None, help="learners; 2 for learners, 1 for chaos")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long a run is measured")
     parser.add_argument("--reward-seconds", type=float, default=0.05, help="of a text, for rewards")
     parser.add_argument("--minutes", type=float, default=2.0, help="how long chaos kills")
@@ -113,20 +119,26 @@ def main(arguments: list[str] | None = None) -> int:
     n_actors = given.actors if given.actors is not None else {"rewards": 16}.get(given.what, 4)
     if n_actors < 1:
         parser.error(f"--actors must be at least 1, got {n_actors}")
+    n_learners = given.learners if given.learners is not None else {"learners": 2}.get(given.what, 1)
+    if n_learners < 1:
+        parser.error(f"--learners must be at least 1, got {n_learners}")
+    if n_learners > 1 and given.what in ("rewards", "scale"):
+        parser.error(f"--learners must be 1 for {given.what}, got {n_learners}")
     promised = given.episodes if given.episodes is not None else round(1500 * given.minutes)
     torch.set_num_threads(1)
     if given.what == "learner":
-        learn(given.folder, given.engine, n_actors, promised, given.kill_every, given.until)
-        return 0
+        return learn(given.folder, given.engine, n_actors, promised, given.kill_every, given.until, n_learners)
     if given.what == "rewards":
         result = rewards(given.engine, n_actors, given.seconds, given.reward_seconds)
+    elif given.what == "learners":
+        result = compare(given.engine, n_learners, given.seconds)
     elif given.what == "scale":
         result = scale(given.engine, given.seconds)
     else:
         with tempfile.TemporaryDirectory() as temporary:
             folder = given.folder or Path(temporary) / "chaos"
             kills = given.kill_every, given.kill_learner_every
-            result = chaos(folder, given.minutes, given.engine, n_actors, promised, *kills)
+            result = chaos(folder, given.minutes, given.engine, n_actors, promised, *kills, n_learners=n_learners)
         print(result)
     append(
         given.out, {"name": f"{given.what}-{given.engine}", "engine": given.engine, **result, "versions": versions()}

@@ -37,7 +37,7 @@ from agents.application.run_folder import (
 from agents.application.run_log import open_log
 from agents.application.steered_texts import compare
 from agents.application.validate import as_json, report
-from agents.distributed import ActorDied, Actors
+from agents.distributed import ActorDied, Actors, LearnerDied
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.evaluation import EvaluationResult, Scores, evaluate, sample_line, score
 from agents.saving.arguments import (
@@ -231,7 +231,7 @@ def _run(
             display.close()
             say(console, f"Stopped after {model.num_timesteps:,} steps; {again}")
             return TrainResult(folder, True, None)
-        except ActorDied as error:
+        except (ActorDied, LearnerDied) as error:
             raise CommandError(
                 f"{one_line(error)}; once that is mended, 'textgym train --resume {folder}' goes on"
             ) from error
@@ -301,4 +301,6 @@ def _actors(settings: TrainSettings, model: DoubleDQN) -> contextlib.AbstractCon
 def _who(settings: TrainSettings) -> str:
     if settings.actors is None:
         return ""
-    return f", {settings.actors.get('n_actors', 1)} actors through {settings.actors['engine']}"
+    n_learners = settings.actors.get("n_learners", 1)
+    learners = f" for {n_learners} learners" if n_learners > 1 else ""
+    return f", {settings.actors.get('n_actors', 1)} actors{learners} through {settings.actors['engine']}"

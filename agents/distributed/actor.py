@@ -24,16 +24,21 @@ from agents.replay.episodes import EpisodeReplayBuffer
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
-_LEARNERS_OWN = ("rehearsal", "ep_info_buffer", "ep_success_buffer", "_last_obs", "_last_episode_starts")
+_NOT_FOR_OTHERS = ("rehearsal", "ep_info_buffer", "ep_success_buffer", "_last_obs", "_last_episode_starts")
 _IN_REPLAY = ("terminal_observation", "action_mask")
 
 
 def actor_spec(model: DoubleDQN) -> bytes:
     """All that an actor needs to know of a model, pickled: its arguments, weights, explorer and environment."""
     env = sequence_env(model, "to act for a learner")
+    return cloudpickle.dumps((archive_of(model), env))
+
+
+def archive_of(model: DoubleDQN) -> bytes:
+    """A model as ``save`` leaves it, without what is this process's own business."""
     archive = io.BytesIO()
-    model.save(archive, exclude=_LEARNERS_OWN)
-    return cloudpickle.dumps((archive.getvalue(), env))
+    model.save(archive, exclude=_NOT_FOR_OTHERS)
+    return archive.getvalue()
 
 
 class Actor:

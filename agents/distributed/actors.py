@@ -12,7 +12,10 @@ from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, Trai
 
 from agents.distributed.actor import actor_spec
 from agents.distributed.crew import Crew
-from agents.distributed.engines import Engine, ThreadEngine
+from agents.distributed.engine_by_name import ENGINES, make_engine
+from agents.distributed.engines import Engine
+from agents.distributed.learners import Learners, check_n_learners
+from agents.distributed.rates import Rates
 from agents.distributed.reports import Ledger, Order, Report
 from agents.double_dqn.acting import get_acting_state, sequence_env, set_acting_state
 from textgym.checks import check_at_least, check_positive
@@ -20,8 +23,7 @@ from textgym.checks import check_at_least, check_positive
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
 
-ENGINES = ("threads", "ray")
-_RATE_WINDOW_S = 10.0
+__all__ = ["ENGINES", "Actors"]
 
 
 class Actors:
@@ -29,7 +31,7 @@ class Actors:
 
     Each actor has as many rows as the model's environment, a copy of it, of the network and of the explorer, and
     reports finished episodes. The learner, this process, has replay and its priorities, the target network, the
-    optimizer, callbacks, the log and checkpoints, as without actors.
+    optimizer, callbacks, the log and checkpoints, as without actors. More learners can share its updates.
 
     Episodes have a name (actor, incarnation, number). A report is acknowledged once it is in replay; until then the
     actor keeps it and sends it again, and what comes twice is put into replay once. An actor that dies is replaced by
@@ -42,7 +44,8 @@ class Actors:
     The log gets ``distributed/staleness`` (updates since an actor's weights when its report comes into replay; mean,
     and the largest so far as ``staleness_max``), ``episodes_per_second`` (of the last ten seconds), ``waiting`` (share
     of the time in which the learner waited), ``report_seconds`` (how long an actor takes for one), ``weights_sent``,
-    ``replaced`` and ``actors``. Callbacks find ``episode_ids`` among their locals.
+    ``replaced``, ``actors`` and, where there are several, ``learners``. Callbacks find ``episode_ids`` among their
+    locals.
 
     Args:
         model: A :class:`agents.DoubleDQN` on token sequences and an environment of :func:`agents.make_vec_env`.
@@ -55,9 +58,12 @@ class Actors:
         weights_every: Updates (≥ 1) between two weights for an actor, at least.
         vector_steps: Steps of all rows of an actor in a report (≥ 1); None for the model's ``train_freq``.
         cpus: Cores that Ray reserves for an actor (> 0); less than 1 where actors mostly wait.
-        timeout: Seconds after which an actor that does not answer counts as dead (> 0).
+        timeout: Seconds after which an actor that does not answer counts as dead (> 0), and a learner.
+        n_learners: Learners, this process among them (≥ 1, at most the model's ``batch_size``): see
+            :class:`agents.distributed.learners.Learners`.
 
     Attributes:
+        learners: Those that share the updates; None where this process makes them alone.
         ledger: What has come and what is in replay.
         staleness_max: The largest staleness so far.
         weights_sent: How often weights went to an actor.
@@ -65,6 +71,7 @@ class Actors:
     Raises:
         ValueError: If an argument is out of range, the model is of another kind, or Ray is not installed.
         ActorDied: While learning, if an actor dies five times in a row before it has reported.
+        LearnerDied: While learning, if another learner dies. What is in a checkpoint is not lost.
 
     Example:
         >>> from agents import DoubleDQN
@@ -86,6 +93,7 @@ class Actors:
         vector_steps: int | None = None,
         cpus: float = 1.0,
         timeout: float = 600.0,
+        n_learners: int = 1,
     ) -> None:
         self._env = sequence_env(model, "to act through actors")
         self.model = model
@@ -97,10 +105,18 @@ class Actors:
         self.vector_steps = None if vector_steps is None else check_at_least("vector_steps", vector_steps, 1)
         self.timeout = check_positive("timeout", timeout)
         cpus = check_positive("cpus", cpus)
-        self.engine = engine if isinstance(engine, Engine) else _make_engine(engine, n_actors, address, cpus)
+        check_n_learners(model, n_learners)
+        self.n_learners = n_learners
+        if not isinstance(engine, Engine):
+            engine = make_engine(engine, n_actors, address, cpus, n_learners)
+        self.engine = engine
+        self.learners = None
+        if n_learners > 1:
+            self.learners = Learners(model, n_learners, engine.learner_processes(), self.timeout)
         self.ledger = Ledger([-1] * n_actors)
         self.weights_sent = self.staleness_max = 0
         self._others: list[dict[str, Any]] = []
+        self._shards: list[dict[str, Any]] | None = None  # of the other learners, in a checkpoint
         self._crew: Crew | None = None  # while learning
         self._replaced_before = 0
 
@@ -115,9 +131,13 @@ class Actors:
 
     def close(self) -> None:
         """End the actors; the model acts by itself again."""
-        self.engine.close()
-        if self.model.actors is self:
-            self.model.actors = None
+        try:
+            if self.learners is not None:
+                self.learners.close()
+        finally:
+            self.engine.close()
+            if self.model.actors is self:
+                self.model.actors = None
 
     @property
     def replaced(self) -> int:
@@ -129,8 +149,16 @@ class Actors:
     def on_learn(self, resets: bool) -> None:
         """Learning begins; the environments have been reset, or go on."""
         self._dismiss()
+        if self.learners is not None:
+            self.learners.end_learning()
         if resets:
             self._others = []
+
+    def on_learned(self) -> None:
+        """Learning has ended: the model knows all that is to be kept."""
+        self.sync()
+        if self.learners is not None:
+            self.learners.end_learning()
 
     def collect(
         self, callback: BaseCallback, train_freq: TrainFreq, learning_starts: int, log_interval: int | None
@@ -145,6 +173,9 @@ class Actors:
             raise ValueError(f"train_freq must be in steps with actors, got {train_freq}")
         vector_steps = self.vector_steps or train_freq.frequency
         model.policy.set_training_mode(False)
+        if self.learners is not None and not self.learners.learning:
+            self.learners.begin_learning(self._shards)
+            self._shards = None
         callback.on_rollout_start()
         if self._crew is None:
             self._crew = self._begin()
@@ -179,12 +210,21 @@ class Actors:
 
     def get_state(self) -> dict[str, Any]:
         """What the other actors remember since :meth:`sync`, and how many processes each has had."""
-        return {"incarnations": self.ledger.incarnations.copy(), "others": self._others}
+        state = {"incarnations": self.ledger.incarnations.copy(), "others": self._others}
+        if self.learners is not None and self.learners.learning:
+            state["shards"] = self.learners.get_state()
+        return state
 
-    def set_state(self, state: dict[str, Any] | None) -> None:
-        """Return to a state that :meth:`get_state` gave; actors beyond those that it knows begin anew."""
+    def set_state(self, state: dict[str, Any] | None, shards: list[dict[str, Any]]) -> None:
+        """Return to a state that :meth:`get_state` gave; actors beyond those that it knows begin anew.
+
+        Args:
+            state: The state; None: there were no actors.
+            shards: States of the shards of replay, which is whole now. As many learners take them up as they were.
+        """
         self._dismiss()
         self._others = []
+        self._shards = shards if len(shards) == self.n_learners > 1 else None
         if state is not None:
             known = min(len(state["incarnations"]), self.n_actors)
             self.ledger.incarnations[:known] = state["incarnations"][:known]
@@ -202,8 +242,7 @@ class Actors:
         spec, version = self.engine.share(actor_spec(model)), model._n_updates
         first = {**get_acting_state(model), "partial": model.replay_buffer._partial.get_state()}
         self._weights, self._weights_version = None, -1
-        self._rate = deque([(time.perf_counter(), self.ledger.n_episodes)])
-        self._waited, self._since = 0.0, time.perf_counter()
+        self._rates = Rates(self.ledger.n_episodes)
         states = [first, *self._others]
         return Crew(self.engine, self.n_actors, self.ledger, self.timeout, spec, version, states)
 
@@ -277,7 +316,10 @@ class Actors:
                 return False
             model._update_info_buffer(infos, dones)
             if step.episodes is not None:
-                model.replay_buffer._append(step.episodes)
+                if self.learners is not None:
+                    self.learners.add(step.episodes)
+                else:
+                    model.replay_buffer._append(step.episodes)
                 callback.update_locals({"episode_ids": self.ledger.store(report, len(ended))})
             model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
             for _ in ended:
@@ -288,28 +330,13 @@ class Actors:
         return True
 
     def _log(self, waited: float) -> None:
-        now = time.perf_counter()
-        self._waited += waited
-        self._rate.append((now, self.ledger.n_episodes))
-        while now - self._rate[0][0] > _RATE_WINDOW_S and len(self._rate) > 2:
-            self._rate.popleft()
-        then, episodes = self._rate[0]
+        rate, waiting = self._rates.add(self.ledger.n_episodes, waited)
         record = self.model.logger.record
         record("distributed/staleness_max", self.staleness_max)
-        record("distributed/episodes_per_second", (self.ledger.n_episodes - episodes) / max(now - then, 1e-9))
-        record("distributed/waiting", self._waited / max(now - self._since, 1e-9))
+        record("distributed/episodes_per_second", rate)
+        record("distributed/waiting", waiting)
         record("distributed/weights_sent", self.weights_sent)
         record("distributed/replaced", self.replaced)
         record("distributed/actors", self.n_actors)
-
-
-def _make_engine(name: str, n_actors: int, address: str | None, cpus: float) -> Engine:
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
-    if name == "threads":
-        if address is not None:
-            raise ValueError(f"address must be None for the engine 'threads', got {address!r}")
-        return ThreadEngine()
-    from agents.distributed.ray import RayEngine
-
-    return RayEngine(n_actors, address, cpus)
+        if self.n_learners > 1:
+            record("distributed/learners", self.n_learners)

@@ -1,4 +1,4 @@
-"""Where actors run: threads of this process here, Ray in :mod:`agents.distributed.ray`."""
+"""Where actors and learners run: threads of this process, and beside it, here; Ray in :mod:`agents.distributed.ray`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from agents.distributed.actor import Actor
+from agents.distributed.processes import LearnerProcesses, LocalProcesses
 
 
 class ActorDied(RuntimeError):
@@ -48,6 +49,10 @@ class Engine(ABC):
     def share(self, value: Any) -> Any:
         """The value in a form in which it is sent to many actors at little cost."""
         return value
+
+    def learner_processes(self) -> LearnerProcesses:
+        """Where learners run, other than this process."""
+        return LocalProcesses()
 
     @abstractmethod
     def close(self) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from agents.distributed.actor import Actor
 from agents.distributed.engines import ActorDied, AnswerLost, Engine
+from agents.distributed.group import Place
+from agents.distributed.processes import LearnerProcesses
 
 _STORE_BYTES = 100_000_000
 """Shared memory of a Ray that is started here: what is sent is small, and Ray would take a third of the memory."""
@@ -70,16 +72,17 @@ class RayEngine(Engine):
         n_actors: How many there will be.
         address: See :func:`start_ray`.
         cpus: Cores that Ray reserves for each; less than 1 where they mostly wait.
+        n_learners: Learners, with this process: the others get a core each, and a GPU if the model is on one.
 
     Raises:
         ValueError: If Ray is not installed.
     """
 
-    def __init__(self, n_actors: int, address: str | None = None, cpus: float = 1.0) -> None:
+    def __init__(self, n_actors: int, address: str | None = None, cpus: float = 1.0, n_learners: int = 1) -> None:
         self._ray = ray = import_ray("threads")
         self._started = not ray.is_initialized()
         if self._started:
-            start_ray(ray, address, max(2, math.ceil(n_actors * cpus)))
+            start_ray(ray, address, max(2, math.ceil(n_actors * cpus)) + n_learners - 1)
         self._class = ray.remote(_Process).options(num_cpus=cpus, scheduling_strategy="SPREAD", max_restarts=0)
         self._handles: dict[int, Any] = {}
         self._calls: dict[int, Any] = {}
@@ -119,6 +122,9 @@ class RayEngine(Engine):
     def share(self, value: Any) -> Any:  # noqa: D102
         return self._ray.put(value)
 
+    def learner_processes(self) -> LearnerProcesses:  # noqa: D102
+        return RayProcesses(self._ray)
+
     def close(self) -> None:  # noqa: D102
         for handle in self._handles.values():
             self._ray.kill(handle)
@@ -144,3 +150,49 @@ class _Process:
 
     def process_id(self) -> int:
         return os.getpid()
+
+
+class RayProcesses(LearnerProcesses):
+    """Learners as Ray's actors.
+
+    Args:
+        ray: The module.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray, self.host = ray, ray.util.get_node_ip_address()
+        self._handles: dict[int, Any] = {}
+        self._runs: dict[int, Any] = {}
+
+    def start(self, place: Place) -> None:  # noqa: D102
+        options = {"num_cpus": 1, "num_gpus": int(place.device == "cuda"), "scheduling_strategy": "SPREAD"}
+        self._handles[place.number] = self._ray.remote(_LearnerProcess).options(max_restarts=0, **options).remote()
+        self._runs[place.number] = self._handles[place.number].run.remote(place)
+
+    def ended(self, number: int) -> str | None:  # noqa: D102
+        if not self._ray.wait([self._runs[number]], timeout=0)[0]:
+            return None
+        try:
+            return str(self._ray.get(self._runs[number]))
+        except self._ray.exceptions.RayTaskError as error:
+            return f"{type(error.cause).__name__}: {error.cause}"
+        except self._ray.exceptions.RayError as error:
+            return " ".join(str(error).split())
+
+    def close(self) -> None:  # noqa: D102
+        for handle in self._handles.values():
+            self._ray.kill(handle)
+        self._handles.clear()
+
+    def device(self, number: int, n_learners: int, of_model: Any) -> tuple[str, str]:
+        """The GPU that Ray gives it, where the model is on one; gradients go through main memory."""
+        return of_model.type, "gloo"
+
+
+class _LearnerProcess:
+    """A learner in a process of Ray's."""
+
+    def run(self, place: Place) -> None:
+        from agents.distributed.learner import run
+
+        run(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,11 +45,24 @@ class RemoteActors(Protocol):
     def sync(self) -> None:
         """Put what the first actor remembers into the model."""
 
+    def on_learned(self) -> None:
+        """Learning has ended as it should."""
+
     def get_state(self) -> dict[str, Any]:
         """What the other actors remember."""
 
-    def set_state(self, state: dict[str, Any] | None) -> None:
-        """Return to a state that :meth:`get_state` gave; None: there were no actors."""
+    def set_state(self, state: dict[str, Any] | None, shards: list[dict[str, Any]]) -> None:
+        """Return to a state that :meth:`get_state` gave; None: there were no actors. ``shards``: states of replays."""
+
+
+class OtherLearners(Protocol):
+    """Who learns beside the model, see :mod:`agents.distributed.learners`."""
+
+    def begin(self, gradient_steps: int, batch_size: int) -> int:
+        """So many updates follow; returned are the model's rows in each batch, 0 for no updates after all."""
+
+    def average_gradients(self, parameters: Sequence[torch.Tensor], batch: Any) -> None:
+        """Put the mean of all learners' gradients in the place of the model's, which come from ``batch``."""
 
 
 class LearningAgent(DQN):
@@ -73,6 +87,7 @@ class LearningAgent(DQN):
     exploration_kwargs: dict[str, Any]
     rehearsal: RehearsedTexts | None  # learn_from_text sets it
     actors: RemoteActors | None  # agents.distributed sets it
+    learners: OtherLearners | None  # likewise
     last_checkpoint: str | None  # see agents.saving.checkpoint
     _path: Any  # a LearningPath: see agents.double_dqn.paths, which builds on this
     _generator: np.random.Generator | None

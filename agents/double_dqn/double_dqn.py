@@ -288,7 +288,7 @@ class DoubleDQN(LearningAgent):
         self._masks = None
         self._contexts: NDArray[np.uint64] | None = None
         self.rehearsal = None
-        self.actors = None
+        self.actors = self.learners = None
         self._largest_reward = 0.0
         self._diverged = False
         self.last_checkpoint = None
@@ -517,6 +517,10 @@ class DoubleDQN(LearningAgent):
         """
         if self.replay_buffer.size() == 0:
             return
+        if self.learners is not None:
+            batch_size = self.learners.begin(gradient_steps, batch_size)
+            if batch_size == 0:
+                return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         beta = self.priority_beta_final + (self.priority_beta - self.priority_beta_final) * (
@@ -533,6 +537,8 @@ class DoubleDQN(LearningAgent):
             watch.check(batch, result)
             self.policy.optimizer.zero_grad()
             result.loss.backward()
+            if self.learners is not None:
+                self.learners.average_gradients(parameters, batch)
             gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             self.policy.optimizer.step()
             if self.prioritized_replay:
@@ -588,7 +594,7 @@ class DoubleDQN(LearningAgent):
             progress_bar,
         )
         if self.actors is not None:
-            self.actors.sync()
+            self.actors.on_learned()
         return self
 
     # ------------------------------------------------------------------ loading
@@ -651,7 +657,7 @@ class DoubleDQN(LearningAgent):
         return steering(self, lm, strength)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_path", "_masks", "_contexts", "actors"]
+        return [*super()._excluded_save_params(), "_path", "_masks", "_contexts", "actors", "learners"]
 
 
 def _path_class(policy_class: type[BasePolicy]) -> type[LearningPath]:

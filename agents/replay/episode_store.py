@@ -48,7 +48,7 @@ class FinishedEpisodes(NamedTuple):
     terminated: NDArray[np.bool_]
     masks: NDArray[np.uint8] | None
 
-    def rows(self, selection: slice) -> FinishedEpisodes:
+    def rows(self, selection: slice | NDArray[np.int64]) -> FinishedEpisodes:
         """Some of the episodes."""
         masks = None if self.masks is None else self.masks[selection]
         return FinishedEpisodes(

@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.double_dqn.acting import get_acting_state, resumable_parts, set_acting_state
 from agents.offline.rehearsal import Rehearsal
+from agents.replay.shards import join
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, CheckpointWriter
 from agents.saving.random_states import random_states, set_random_states
 from agents.saving.state_file import StateFileError, read_state
@@ -83,14 +84,18 @@ def set_state(model: DoubleDQN, state: dict[str, Any]) -> None:
     try:
         model.policy.load_state_dict(state["policy"])
         model.policy.optimizer.load_state_dict(state["optimizer"])
-        model.replay_buffer.set_state(state["replay"])
+        shards = [state["replay"], *(state.get("actors") or {}).get("shards", ())]  # of several learners
+        if len(shards) > 1:
+            join(model.replay_buffer, shards)
+        else:
+            model.replay_buffer.set_state(state["replay"])
         texts = state.get("rehearsal")
         model.rehearsal = None if texts is None else Rehearsal.from_state(texts, model.replay_buffer)
         for name in _COUNTERS:
             setattr(model, name, state["counters"][name])
         set_acting_state(model, state)
         if model.actors is not None:
-            model.actors.set_state(state.get("actors"))
+            model.actors.set_state(state.get("actors"), shards)
         for buffer, values in (
             (model.ep_info_buffer, [{"t": 0.0, **info} for info in state["episode_infos"]]),
             (model.ep_success_buffer, state["successes"]),

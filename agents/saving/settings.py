@@ -21,7 +21,8 @@ EVALUATION_EPISODES = 256
 DEFAULT_THREADS = 1
 """Torch threads. The networks are small: two threads on two cores that other processes used as well took ten to fifty
 times as long as one (they wait for each other), and one gives the same numbers on every machine."""
-ACTOR_SETTINGS = ("engine", "n_actors", "address", "max_staleness", "weights_every", "vector_steps", "cpus")
+_LEARNING = ("max_staleness", "weights_every", "vector_steps", "cpus", "n_learners")
+ACTOR_SETTINGS = ("engine", "n_actors", "address", *_LEARNING)
 """Arguments of :class:`agents.distributed.Actors` that a run may have; ``"engine"`` is always there."""
 LOCAL = "local"
 """The engine without actors."""

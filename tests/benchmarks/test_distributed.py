@@ -10,6 +10,7 @@ from benchmarks.actor_chaos import _Episodes, chaos, judge
 from benchmarks.actor_queue import Layout, exchange_seconds, simulate
 from benchmarks.actor_runs import Costs, SlowReward, costs, make_model, measure
 from benchmarks.distributed import main, table_row
+from benchmarks.learner_runs import measure_updates
 
 COSTS = Costs(0.001, 0.0005, 0.002, 0.0003, 0.001, 30_000, 200.0, 8.0)
 
@@ -77,11 +78,19 @@ class TestRuns:
         assert 10 < found.episode_bytes < 2_000 and found.weights_bytes > 4 * 1_000
         assert all(value > 0 for value in found.as_dict().values())
 
+    @pytest.mark.slow
+    def test_updates_of_learners(self):
+        one, two = (measure_updates(n, "threads", 16, 8, 0.3) for n in (1, 2))
+        assert one.n_parameters == two.n_parameters > 1_000
+        assert one.updates_per_second > 0 and two.updates_per_second > 0
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["rewards", "--actors", "0"], "--actors must be at least 1, got 0"),
             (["chaos", "--minutes", "0"], "--minutes"),
+            (["learners", "--learners", "0"], "--learners must be at least 1, got 0"),
+            (["rewards", "--learners", "2"], "--learners must be 1 for rewards, got 2"),
         ],
     )
     def test_errors(self, arguments, message, capsys):
@@ -121,3 +130,9 @@ class TestChaos:
         result = chaos(tmp_path / "chaos", 0.5, "threads", 3, 1200, 3.0, 3.0)
         assert result["passed"], json.dumps(result)
         assert result["kills_of_actors"] > 0 and result["kept_all"]
+
+    @pytest.mark.slow
+    def test_kills_of_learners(self, tmp_path):
+        result = chaos(tmp_path / "chaos", 1.5, "threads", 1, 1000, 5.0, 10.0, n_learners=2)
+        assert result["passed"], json.dumps(result)
+        assert result["kills_of_other_learners"] + result["kills_of_learner"] > 0

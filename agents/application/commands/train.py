@@ -72,6 +72,9 @@ def train(
     actor_cpus: Annotated[
         float | None, typer.Option(help="Cores that Ray reserves for an actor.", show_default="1")
     ] = None,
+    learners: Annotated[
+        int | None, typer.Option(help="Learners of --engine, each with a share of replay.", show_default="1")
+    ] = None,
     encoder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Read texts by this pretrained encoder, which stays as it is.")
     ] = None,
@@ -110,6 +113,7 @@ def train(
         "weights_every": weights_every,
         "vector_steps": actor_steps,
         "cpus": actor_cpus,
+        "n_learners": learners,
     }
     acting = {name: value for name, value in of_actors.items() if value is not None}
     policy = None
@@ -165,6 +169,8 @@ def train(
             if named.get("reward") != env_args.get("reward"):  # what the command line says is the user's word
                 check_trust(named, config)
     if offline is not None:
+        if (settings.actors or {}).get("n_learners", 1) > 1:
+            raise CommandError("--from-demonstrations takes no --learners: one learner alone rehearses texts")
         online: dict[str, Any] = {"console": console, "command": command, "checkpoint_seconds": checkpoint_seconds}
         result = pretrain(settings, offline, steps is not None, run_dir, **online)
     else:
