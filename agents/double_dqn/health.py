@@ -46,8 +46,8 @@ class DivergenceWarning(UserWarning):
 class UpdateWatch:
     """Looks at the updates of one call of ``train`` and logs what it saw.
 
-    Nothing here waits for the device: the priorities, which a NaN in the loss reaches too, are in main memory for replay
-    anyway, and the other figures are fetched once, at the end, together with the loss.
+    Nothing here waits for the device: the priorities, which a NaN in the loss reaches too, are in main memory for
+    replay anyway, and the other figures are fetched once, at the end, together with the loss.
 
     Args:
         model: The model that is trained.

@@ -29,7 +29,7 @@ class Loss(NamedTuple):
         td_error: Mean absolute temporal-difference error, a scalar without one.
         q_mean: Mean value of the actions taken, a scalar without one.
         q_range: Lowest and highest value of the actions taken, scalars without one.
-        priorities: New priorities of the batch's indices, shape (B,), without a gradient; not finite if the loss is not.
+        priorities: New priorities of the batch's indices, shape (B,), without a gradient; not finite if the loss isn't.
     """
 
     loss: torch.Tensor
