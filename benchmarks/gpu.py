@@ -136,8 +136,7 @@ def acting(device: str, quick: bool, deadline: float) -> Iterator[Figure]:
 def attention(device: str, quick: bool, deadline: float) -> Iterator[Figure]:
     """Tokens a second, forwards and backwards, of causal linear attention beside PyTorch's softmax attention.
 
-    16,384 tokens in 4 heads, with as many random features as a head is wide: the entries of
-    :data:`agents.encoders.choice.MEASURED`.
+    16,384 tokens in 4 heads, with as many random features as a head is wide.
     """
     total, n_heads = (512, 2) if quick else (16_384, 4)
     widths, lengths = ((16,), (128,)) if quick else ((16, 32, 64), (128, 512, 2_048, 4_096, 8_192))
