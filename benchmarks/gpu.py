@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import importlib.util
 import itertools
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from agents import DoubleDQN, TextGenVecEnv, make_vec_env
 from agents.encoders import causal_linear_attention
 from agents.saving.files import versions
 from agents.saving.json_lines import append
+from benchmarks.attention import flash_linear_attention
 from benchmarks.cells import REVERSE, TEXTGEN
 from benchmarks.comparison import Figure, best_rates, print_figures
 from benchmarks.updates import NETWORK, replaying_agent
@@ -134,7 +136,7 @@ def acting(device: str, quick: bool, deadline: float) -> Iterator[Figure]:
 
 
 def attention(device: str, quick: bool, deadline: float) -> Iterator[Figure]:
-    """Tokens a second, forwards and backwards, of causal linear attention beside PyTorch's softmax attention.
+    """Tokens a second, forwards and backwards, of causal linear attention beside PyTorch's softmax attention and fla's.
 
     16,384 tokens in 4 heads, with as many random features as a head is wide.
     """
@@ -148,12 +150,13 @@ def attention(device: str, quick: bool, deadline: float) -> Iterator[Figure]:
             _check_time(deadline, name)
             contestants = _attentions(where, (max(1, total // length), n_heads, length, head_dim))
             rates = best_rates(contestants, _repeats(quick), deadline)
-            ours, other = rates["linear"], rates["softmax"]
-            yield Figure(name, "tokens/s", ours, other, "softmax attention", ours / other)
+            ours = rates.pop("linear")
+            for against, other in rates.items():
+                yield Figure(name, "tokens/s", ours, other, against, ours / other)
 
 
 def _attentions(where: str, shape: tuple[int, int, int, int]) -> dict[str, Callable[[], int]]:
-    """Both kinds of attention with their gradients, over the same inputs of a shape (B, H, N, E)."""
+    """All kinds of attention with their gradients, over the same inputs of a shape (B, H, N, E)."""
     generator = torch.Generator().manual_seed(shape[2])
     q, k, v, weight = (torch.rand(shape, generator=generator).add(0.01).to(where) for _ in range(4))
     inputs = [tensor.requires_grad_() for tensor in (q, k, v)]
@@ -167,7 +170,10 @@ def _attentions(where: str, shape: tuple[int, int, int, int]) -> dict[str, Calla
         return run
 
     softmax = functools.partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True)
-    return {"linear": contestant(causal_linear_attention), "softmax": contestant(softmax)}
+    kinds: dict[str, Callable[..., torch.Tensor]] = {"linear": causal_linear_attention, "softmax attention": softmax}
+    if torch.device(where).type == "cuda" and importlib.util.find_spec("fla"):
+        kinds["flash-linear-attention"] = flash_linear_attention
+    return {name: contestant(attend) for name, attend in kinds.items()}
 
 
 SECTIONS = (

@@ -92,3 +92,20 @@ def test_linear_attention_on_a_gpu_is_that_on_the_cpu(head_dim):
         results.append([tensor.cpu() for tensor in (out.detach(), *gradients)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("head_dim", [16, 32, 64])
+def test_flash_linear_attention_is_our_own(head_dim):
+    pytest.importorskip("fla", reason="flash-linear-attention is not installed")
+    from benchmarks.attention import flash_linear_attention
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.rand(2, 4, 300, head_dim, generator=generator).add(0.01).cuda() for _ in range(3)]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    results = []
+    for attend in (causal_linear_attention, flash_linear_attention):
+        out = attend(*inputs)
+        results.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
+    for ours, theirs in zip(*results, strict=True):
+        # Its kernels multiply float32 in TF32, which has three digits.
+        torch.testing.assert_close(theirs, ours, atol=5e-3 * float(ours.abs().max()), rtol=0)
