@@ -16,7 +16,8 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """
     tensor = torch.as_tensor(array)
     if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        # Pinning keeps strides, and a mask that allows everything is one row for all.
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 

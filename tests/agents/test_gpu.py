@@ -1,10 +1,13 @@
 """What only a GPU can show: graphs, and that nothing waits for it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from agents.encoders import Performer, causal_linear_attention
+from agents.replay.transfer import Arriving, to_device
 from tests.agents.test_device import make_model, ragged_play
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -20,6 +23,17 @@ def no_waiting():
 
     yield Watch
     Watch.end()
+
+
+def test_arrays_go_there_and_come_back(no_waiting):
+    arrays = [np.arange(6.0).reshape(2, 3).T, np.broadcast_to(np.array([True, False]), (3, 2))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the last one is read-only
+        no_waiting.begin()
+        arriving = [Arriving(to_device(array, torch.device("cuda"))) for array in arrays]
+        no_waiting.end()
+    for array, there in zip(arrays, arriving, strict=True):
+        assert np.array_equal(there.numpy(), array)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"loss": "huber", "n_steps": 3}, {"exploration": "ensemble_ucb"}])
