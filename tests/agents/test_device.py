@@ -253,3 +253,31 @@ def test_weights_that_move_and_copies_of_them_get_a_new_reader():
     network.step_reader = StepReader(network.encoder, network.head, recording())
     assert copy.deepcopy(network).step_reader is None
     assert network.double().float().step_reader is None
+
+
+class Downloads(TorchFunctionMode):
+    """Counts copies to main memory, each of which waits for the device, and gives zeros for what has no values."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu and args[0].device == META:
+            self.count += 1
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("by_steps", [True, False])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_step_waits_for_its_actions_alone(by_steps, deterministic):
+    model = to_meta(make_model())
+    if by_steps:
+        model.q_net.step_reader = StepReader(model.q_net.encoder, model.q_net.head, recording())
+    state, play = None, list(ragged_play(model, 8))
+    masks = np.ones((6, model.action_space.n), bool)
+    with Downloads() as downloads:
+        for observations, starts in play:
+            actions, state = model.predict(observations, state, starts, deterministic, action_masks=masks)
+    assert downloads.count == len(play) and actions.shape == (6,)
