@@ -11,6 +11,7 @@ from performer_pytorch.performer_pytorch import causal_linear_attention_noncuda
 from torch import Tensor, nn
 
 from agents.encoders import Performer, causal_linear_attention
+from agents.encoders.linear_attention import EPS
 
 LENGTHS = (32, 512, 2048)
 CONTEXTS = (64, 4096)
@@ -53,6 +54,23 @@ def attention_figures(length: int, repeats: int) -> dict[str, float]:
         "speedup": seconds["theirs"] / seconds["ours"],
         "max_abs_difference": max(float((ours - theirs).detach().abs().max()) for ours, theirs in pairs),
     }
+
+
+def flash_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """:func:`agents.encoders.causal_linear_attention` by the kernels of flash-linear-attention, the extra ``gpu``.
+
+    Args:
+        q: Query features, positive, (B, H, N, M), on a GPU.
+        k: Key features, positive, (B, H, N, M).
+        v: Values, (B, H, N, E).
+    """
+    from fla.ops.linear_attn import chunk_linear_attn
+
+    heads_last = [tensor.transpose(1, 2).contiguous() for tensor in (q, k, v)]  # (B, N, H, ·)
+    attended, _ = chunk_linear_attn(*heads_last, scale=1.0, normalize=False)
+    # The quotient is ours: fla's adds its epsilon elsewhere.
+    normaliser = (q * (k.cumsum(dim=2) + EPS)).sum(dim=-1, keepdim=True)  # (B, H, N, 1)
+    return attended.transpose(1, 2) / normaliser
 
 
 def step_figures(repeats: int) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,13 +45,18 @@ class Figure:
         return measured <= self.bar if self.at_most else measured >= self.bar
 
 
-def best_rates(contestants: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, float]:
+def best_rates(
+    contestants: Mapping[str, Callable[[], int]], repeats: int, deadline: float = math.inf
+) -> dict[str, float]:
     """Units a second of each contestant in its fastest repeat; they return their units, and take turns.
 
-    A first turn of each warms up and does not count.
+    A first turn of each warms up and does not count. After ``deadline``, on :func:`time.perf_counter`'s clock, no round
+    begins but the first that counts.
     """
     best = dict.fromkeys(contestants, 0.0)
     for repeat in range(repeats + 1):
+        if repeat > 1 and time.perf_counter() > deadline:
+            break
         for name, work in contestants.items():
             start = time.perf_counter()
             units = work()

@@ -109,7 +109,7 @@ def grpo(task: Task, learning_rate: float = 3e-4) -> Points:
     tuned, parameters = _with_lora(task)
     snapshots: list[list[Tensor]] = []
 
-    def reward(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+    def reward(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
         return [float(r) for r in task.reward([prompt.removeprefix(bos) for prompt in prompts], completions)]
 
     class Snapshots(TrainerCallback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from agents import DoubleDQN
 from agents.double_dqn.language_models.objectives import policy_log_probs
+from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import Reader
 from textgym.language_models import HuggingFaceLM
 from textgym.language_models.key_values import append
@@ -81,7 +82,8 @@ class Steered:
     """A :class:`agents.DoubleDQN` with a ``LanguageModelPolicy``, at a strength."""
 
     def __init__(self, agent: DoubleDQN, strength: float = 1.0) -> None:
-        self.policy: Any = agent.policy
+        assert isinstance(agent.policy, LanguageModelPolicy)
+        self.policy = agent.policy
         self.strength = strength
         self.reader: Reader = self.policy.reader()
 
@@ -157,7 +159,7 @@ def sample(
         width = max(len(encoded[number]) for number in numbers) + length
         rows = np.full((len(numbers), width), PAD, np.int64)
         lengths = np.array([len(encoded[number]) for number in numbers])
-        for row, number in enumerate(numbers):
+        for row, number in enumerate(numbers.tolist()):
             rows[row, : lengths[row]] = encoded[number]
         open_ = np.ones(len(numbers), bool)
         for _ in range(length):
@@ -168,7 +170,7 @@ def sample(
             tokens = drawn.argmax(axis=1)
             nats[numbers[open_]] += divergence[open_]
             surprise[numbers[open_]] -= log_plain.numpy()[np.arange(len(tokens)), tokens][open_]
-            for row in np.flatnonzero(open_):
+            for row in np.flatnonzero(open_).tolist():
                 texts[numbers[row]].append(int(tokens[row]))
                 rows[row, lengths[row]] = tokens[row]
             lengths = lengths + open_

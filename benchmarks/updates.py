@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,16 @@ def _env(length: int) -> VecEnv:
     return make_vec_env(REVERSE, n_envs=16, seed=0, env_kwargs={"length": length})
 
 
-def _ours(length: int, full: bool) -> DoubleDQN:
-    model = DoubleDQN("PerformerPolicy", _env(length), seed=0, device="cpu", policy_kwargs=dict(NETWORK))
+def replaying_agent(length: int, full: bool, device: str = "cpu", network: Mapping[str, Any] = NETWORK) -> DoubleDQN:
+    """Our agent, with :data:`EPISODES` episodes of random play in its replay.
+
+    Args:
+        length: Length of the Reverse task; an episode has up to ``length + 2`` decisions.
+        full: Whether EOS is never drawn, so that every episode has as many.
+        device: Where it learns.
+        network: ``policy_kwargs``.
+    """
+    model = DoubleDQN("PerformerPolicy", _env(length), seed=0, device=device, policy_kwargs=dict(network))
     model.set_logger(Logger(None, []))
     _fill(model, EPISODES * (length + 2), full)
     return model
@@ -121,7 +129,7 @@ def update_figures(
         One or two speeds, and the bytes of replay for a step.
     """
     decisions, context = length + 2, 2 * length + 2
-    ours = _ours(length, full)
+    ours = replaying_agent(length, full)
     take_valid_steps = _count_valid_steps(ours)
 
     def train_ours() -> int:

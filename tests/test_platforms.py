@@ -26,6 +26,7 @@ def test_processes_that_are_spawned_learn_the_same():
     assert spawned == returns_of_a_run(0) and len(spawned) > 10
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("policy", ["PerformerPolicy", "TransformerPolicy", "GRUPolicy"])
 def test_a_gpu_learns_and_its_model_acts_on_the_cpu(policy, tmp_path):

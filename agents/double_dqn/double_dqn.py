@@ -44,6 +44,7 @@ from agents.double_dqn.transition_policies import CnnPolicy, MlpPolicy, MultiInp
 from agents.double_dqn.transitions import TransitionPath
 from agents.exploration import EpsilonGreedy, Exploration, make_exploration
 from agents.replay import EpisodeReplayBuffer, PrioritizedReplayBuffer
+from agents.replay.transfer import Arriving
 from agents.vec_env import action_masks, is_shown, make_vec_env, masks_shown_with
 from textgym import env_ids
 from textgym.checks import check_range
@@ -534,15 +535,19 @@ class DoubleDQN(LearningAgent):
         for _ in range(gradient_steps):
             batch = self._path.sample(batch_size, beta)
             result = self._path.loss(batch)
-            watch.check(batch, result)
+            arriving = Arriving(result.priorities)
             self.policy.optimizer.zero_grad()
             result.loss.backward()
             if self.learners is not None:
                 self.learners.average_gradients(parameters, batch)
             gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            # The one wait of an update, for its forward pass: a GPU has the backward pass to do, and while it does that
+            # the next batch, which these priorities decide on, is drawn and on its way.
+            priorities = arriving.numpy().astype(np.float64)
+            watch.check(batch, priorities)
             self.policy.optimizer.step()
             if self.prioritized_replay:
-                self.replay_buffer.update_priorities(batch.indices, result.priorities)
+                self.replay_buffer.update_priorities(batch.indices, priorities)
             self._path.on_update(steps_per_update)
             watch.add(batch, result, gradient_norm)
         watch.log()

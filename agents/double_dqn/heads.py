@@ -143,18 +143,18 @@ class QHead(nn.Module):
         """Best legal action of each state: ``(..., D)`` → ``(...)``; state values do not matter for it."""
         weight, bias = self.advantage.weight, self.advantage.bias
         if self.n_ensemble > 1 and self.value_range is not None:  # the mean of σ(z) is not σ of the mean
-            return _legal_argmax(self.forward(features), action_masks)
+            return legal_argmax(self.forward(features), action_masks)
         if self.n_ensemble > 1:
             # Constant over the actions, like the state value: each head's mean advantage. So it is left out as well.
             weight = weight.unflatten(0, (self.n_ensemble, self.n_actions)).mean(dim=0)
             bias = bias.unflatten(0, (self.n_ensemble, self.n_actions)).mean(dim=0)
-        return _legal_argmax(F.linear(features, weight, bias), action_masks)
+        return legal_argmax(F.linear(features, weight, bias), action_masks)
 
     @torch.no_grad()
     def greedy_ensemble(self, features: Tensor, action_masks: Tensor | None = None) -> Tensor:
         """Each head's own best legal action: ``(..., D)``, with masks ``(..., V)`` → ``(..., K)``."""
         scores = self.advantage(features).unflatten(-1, (self.n_ensemble, self.n_actions))  # (..., K, V)
-        return _legal_argmax(scores, None if action_masks is None else action_masks.unsqueeze(-2))
+        return legal_argmax(scores, None if action_masks is None else action_masks.unsqueeze(-2))
 
 
 def checked_value_range(value_range: Any) -> tuple[float, float]:
@@ -179,7 +179,8 @@ def _initial_logit(low: float, high: float) -> float:
     return min(max(math.log(share / (1 - share)), -2.0), 2.0)
 
 
-def _legal_argmax(scores: Tensor, action_masks: Tensor | None) -> Tensor:
+def legal_argmax(scores: Tensor, action_masks: Tensor | None) -> Tensor:
+    """Best legal action: scores, and masks where there are any, ``(..., V)`` → ``(...)``."""
     if action_masks is not None:
         scores = scores.masked_fill(~action_masks, -torch.inf)
     if scores.device.type == "cpu":  # NumPy's argmax is ten times as fast as torch's there

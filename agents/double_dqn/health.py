@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from textgym import TokenSequence
@@ -45,8 +46,8 @@ class DivergenceWarning(UserWarning):
 class UpdateWatch:
     """Looks at the updates of one call of ``train`` and logs what it saw.
 
-    Nothing waits for the device: the priorities, which a NaN in the loss reaches too, are in main memory for replay
-    anyway, and the other figures are fetched once, at the end, together with the loss.
+    Nothing here waits for the device: the priorities, which a NaN in the loss reaches too, are in main memory for
+    replay anyway, and the other figures are fetched once, at the end, together with the loss.
 
     Args:
         model: The model that is trained.
@@ -57,16 +58,20 @@ class UpdateWatch:
         self._figures: list[Tensor] = []
         self._indices: list[Any] = []
 
-    def check(self, batch: Any, result: Loss) -> None:
+    def check(self, batch: Any, priorities: NDArray[np.float64]) -> None:
         """Stop before the weights are touched if the loss of a batch is no number.
+
+        Args:
+            batch: The batch.
+            priorities: Those of its loss, shape (B,).
 
         Raises:
             NumericalError: If a priority, and so the loss, is NaN or infinite.
         """
         self._indices.append(getattr(batch, "indices", None))
         # A sum is NaN or infinite if one of its terms is, and costs a third of asking each.
-        if not math.isfinite(result.priorities.sum()):
-            self._fail_by_errors(batch, result.priorities, len(self._indices) - 1)
+        if not math.isfinite(priorities.sum()):
+            self._fail_by_errors(batch, priorities, len(self._indices) - 1)
 
     def check_loss(self, batch: Any, update: int, loss: float, td_errors: Tensor) -> None:
         """The same for learning from texts, where the loss is in main memory, and errors (B, T) are not.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from agents.double_dqn import targets
 from agents.double_dqn.heads import QHead
-from agents.double_dqn.policies import SequenceQNetwork
+from agents.double_dqn.sequence_network import SequenceQNetwork
 from agents.double_dqn.transition_policies import HeadQNetwork
 from agents.replay.episodes import EpisodeBatch
 from agents.replay.prioritized import TransitionBatch

@@ -29,14 +29,14 @@ class Loss(NamedTuple):
         td_error: Mean absolute temporal-difference error, a scalar without one.
         q_mean: Mean value of the actions taken, a scalar without one.
         q_range: Lowest and highest value of the actions taken, scalars without one.
-        priorities: New priorities of the batch's indices, shape (B,).
+        priorities: New priorities of the batch's indices, shape (B,), without a gradient; not finite if the loss isn't.
     """
 
     loss: torch.Tensor
     td_error: torch.Tensor
     q_mean: torch.Tensor
     q_range: tuple[torch.Tensor, torch.Tensor]
-    priorities: NDArray[np.float64]
+    priorities: torch.Tensor
 
 
 class LearningPath(ABC):

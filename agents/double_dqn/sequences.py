@@ -13,11 +13,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import default_batch_size
+from agents.double_dqn.heads import legal_argmax
 from agents.double_dqn.losses import sequence_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
-from agents.double_dqn.policies import ActingState, SequencePolicy
+from agents.double_dqn.policies import SequencePolicy
+from agents.double_dqn.sequence_network import ActingState
 from agents.exploration import context_keys
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer, sequence_priorities
+from agents.replay.transfer import to_device
 from textgym import TokenSequence
 
 # For returns in [0, 1]. With 0.02 a success that is rare stays so for long; 0.3 costs where many words are to be tried.
@@ -132,11 +135,15 @@ class SequencePath(LearningPath):
     ) -> Choice:
         head = self.policy.q_net.head
         if not explore:
-            legal = None if masks is None else torch.as_tensor(masks, device=self.model.device)
-            return Choice(head.greedy(state.features, legal).cpu().numpy(), None)
+            legal = None if masks is None else to_device(masks, self.model.device)
+            best = head.greedy(state.features, legal) if state.values is None else legal_argmax(state.values, legal)
+            return Choice(best.cpu().numpy(), None)
         explorer = self.model.explorer
         contexts = context_keys(observations, state.lengths, explorer.context)
-        q_values = head.ensemble(state.features) if explorer.ensemble else head(state.features)
+        if explorer.ensemble:
+            q_values = head.ensemble(state.features)
+        else:
+            q_values = head(state.features) if state.values is None else state.values
         return Choice(self.model.explore(q_values.cpu().numpy(), masks, contexts), contexts)
 
     def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102

@@ -194,8 +194,7 @@ class TransitionPath(LearningPath):
         ):  # what an extractor learns beside the values, such as to reconstruct (1910.01741)
             loss = loss + auxiliary_loss(preprocess_obs(batch.observations, policy.observation_space))
         errors, q_values = td_errors.abs(), q_t.detach()
-        priorities = errors.cpu().numpy().astype(np.float64)
-        return Loss(loss, errors.mean(), q_values.mean(), (q_values.amin(), q_values.amax()), priorities)
+        return Loss(loss, errors.mean(), q_values.mean(), (q_values.amin(), q_values.amax()), errors)
 
     def on_step(self) -> None:
         """Move the target network every ``target_update_interval`` environment steps, as ``DQN`` does."""

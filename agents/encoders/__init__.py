@@ -2,6 +2,7 @@
 
 from agents.encoders.base import CausalEncoder, EncoderState
 from agents.encoders.cache import CacheState
+from agents.encoders.choice import fastest_attention
 from agents.encoders.gru import GRU
 from agents.encoders.linear_attention import causal_linear_attention, linear_attention_prefill, linear_attention_step
 from agents.encoders.performer import Performer
@@ -15,6 +16,7 @@ __all__ = [
     "Performer",
     "Transformer",
     "causal_linear_attention",
+    "fastest_attention",
     "linear_attention_prefill",
     "linear_attention_step",
 ]

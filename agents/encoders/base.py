@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -34,6 +34,16 @@ class EncoderState:
     tensors: tuple[Tensor, ...]
     recent: Tensor | None = None
 
+    @property
+    def parts(self) -> list[Tensor]:
+        """Every tensor of the state, ``lengths`` first."""
+        return [self.lengths, *self.tensors, *([] if self.recent is None else [self.recent])]
+
+    def with_parts(self, parts: Sequence[Tensor]) -> EncoderState:
+        """Return a state with these tensors in place of :attr:`parts`, in their order."""
+        end = 1 + len(self.tensors)
+        return EncoderState(parts[0], tuple(parts[1:end]), None if self.recent is None else parts[end])
+
     def take(self, rows: Rows) -> EncoderState:
         """Return a copy of these rows, in the order given."""
         index = self._index(rows)
@@ -52,7 +62,7 @@ class EncoderState:
     def reset(self, rows: Rows) -> None:
         """Return these rows to the empty prefix, in place."""
         index = self._index(rows)
-        for tensor in (self.lengths, *self.tensors, *(() if self.recent is None else (self.recent,))):
+        for tensor in self.parts:
             tensor[index] = 0
 
     def _index(self, rows: Rows) -> Tensor:
@@ -73,9 +83,15 @@ class CausalEncoder(nn.Module, ABC):
         pad_id: The padding id, in ``[0, vocab_size)``.
         features_dim: Number of features D of a position (≥ 1).
 
+    Attributes:
+        capturable: Whether a plain :class:`EncoderState` holds all that :meth:`step` needs, in tensors whose shapes do
+            not change with the text, and nothing in it waits for the device: then a CUDA graph can repeat it.
+
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    capturable: ClassVar[bool] = False
 
     def __init__(self, vocab_size: int, context_length: int, pad_id: int, features_dim: int) -> None:
         super().__init__()
@@ -168,6 +184,8 @@ class CausalEncoder(nn.Module, ABC):
     def check_prefill(self, tokens: Tensor, lengths: Tensor, state: EncoderState) -> None:
         """Raise ``ValueError`` unless the arguments of :meth:`prefill` fit each other and ``context_length``."""
         self.check_tokens(tokens)
+        if lengths.device.type != "cpu":  # as in check_step
+            return
         if not bool(((lengths >= 1) & (lengths <= tokens.shape[1])).all()):
             raise ValueError(f"lengths must be in [1, P = {tokens.shape[1]}], got {lengths.tolist()}")
         longest = int((state.lengths + lengths).max())

@@ -88,6 +88,8 @@ class Performer(AttentionEncoder):
         torch.Size([1, 5, 64])
     """
 
+    capturable = True
+
     def __init__(
         self,
         vocab_size: int,

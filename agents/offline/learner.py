@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
@@ -120,7 +119,7 @@ class Learned(NamedTuple):
     errors: Tensor
     q_t: Tensor
     valid: Tensor
-    priorities: NDArray[np.float64] | None = None
+    priorities: Tensor | None = None
 
 
 class TextLearner:
@@ -259,7 +258,7 @@ class TextLearner:
         polyak_update(self._online, self._frozen, self._target_rate())
         if self.prioritized:
             priorities = sequence_priorities(errors, valid) if priorities is None else priorities
-            self.replay.update_priorities(batch.indices, priorities)
+            self.replay.update_priorities(batch.indices, priorities.cpu().numpy())
         self.losses.append(value)
         if not report:
             return None

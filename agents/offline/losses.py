@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agents.double_dqn import targets
 from agents.double_dqn.losses import head_loss, sequence_loss, state_positions
-from agents.double_dqn.policies import SequenceQNetwork
+from agents.double_dqn.sequence_network import SequenceQNetwork
 from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
 from agents.replay.episodes import EpisodeBatch
 

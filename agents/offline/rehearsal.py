@@ -8,7 +8,7 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from agents.double_dqn.policies import SequenceQNetwork
+from agents.double_dqn.sequence_network import SequenceQNetwork
 from agents.offline.losses import OfflineObjective, offline_loss
 from agents.replay.episodes import EpisodeReplayBuffer
 

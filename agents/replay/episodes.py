@@ -16,6 +16,7 @@ from agents.replay.best_episodes import BestEpisodes
 from agents.replay.episode_store import EpisodeStore, FinishedEpisodes
 from agents.replay.partial_episodes import PartialEpisodes
 from agents.replay.sum_tree import SumTree
+from agents.replay.transfer import to_device
 from textgym.spaces import sequence_lengths
 
 _PRIORITY_FLOOR = 1e-6  # keeps episodes without an error in the draw
@@ -390,10 +391,10 @@ class EpisodeReplayBuffer(ReplayBuffer):
         return new
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return self.to_torch(array, copy=False)  # every array here is fresh
+        return to_device(array, self.device)  # every array here is fresh
 
 
-def sequence_priorities(td_errors: Tensor, valid: Tensor, eta: float = 0.9) -> NDArray[np.float64]:
+def sequence_priorities(td_errors: Tensor, valid: Tensor, eta: float = 0.9) -> Tensor:
     """One priority for an episode: η·max|δ| + (1 - η)·mean|δ| (R2D2, Kapturowski et al. 2019).
 
     Args:
@@ -402,8 +403,8 @@ def sequence_priorities(td_errors: Tensor, valid: Tensor, eta: float = 0.9) -> N
         eta: Share of the maximum, in [0, 1]. A mean alone would hide one surprising token among many expected ones.
 
     Returns:
-        Priorities, shape (B,), float64; 0 for a row without valid errors.
+        Priorities, shape (B,), on the errors' device; 0 for a row without valid errors.
     """
     errors = torch.where(valid, td_errors.detach().abs(), 0.0)
     mean = errors.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-    return (eta * errors.amax(dim=1) + (1 - eta) * mean).cpu().numpy().astype(np.float64)
+    return eta * errors.amax(dim=1) + (1 - eta) * mean

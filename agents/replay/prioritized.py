@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from agents.replay.sum_tree import SumTree
+from agents.replay.transfer import to_device
 from textgym.checks import check_ranges
 
 _PRIORITY_FLOOR = 1e-6  # keeps transitions without an error in the draw
@@ -217,7 +218,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         masks = None
         if self._illegal is not None:
             illegal = np.unpackbits(self._illegal[last, envs], axis=-1, count=self.n_actions)
-            masks = torch.as_tensor(illegal == 0, device=self.device)
+            masks = self.to_torch(illegal == 0, copy=False)
         return TransitionBatch(
             observations=self._observations(self.observations, rows, envs, env),
             actions=self.to_torch(self.actions[rows, envs]),
@@ -313,6 +314,10 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 
     def _items(self, row: int) -> _Indices:
         return np.arange(row * self.n_envs, (row + 1) * self.n_envs)
+
+    def to_torch(self, array: NDArray[Any], copy: bool = True) -> Tensor:
+        """The array as a tensor on the buffer's device; a GPU takes it from pinned memory, without a wait."""
+        return super().to_torch(array, copy) if self.device.type == "cpu" else to_device(array, self.device)
 
     def _float_tensor(self, array: NDArray[np.floating]) -> Tensor:
         return self.to_torch(np.asarray(array, np.float32), copy=False)

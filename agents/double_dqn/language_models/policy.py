@@ -131,8 +131,7 @@ class LanguageModelPolicy(DQNPolicy):
         for name in ("net_arch", "activation_fn", "normalize_images", "features_extractor_class"):
             data.pop(name, None)
         data.pop("features_extractor_kwargs", None)
-        names = ("candidates", "eta", "objective", "lambda_", "guided", "width", "expectile")
-        names = (*names, "value_range", "fingerprint")
+        names = "candidates eta objective lambda_ guided width expectile value_range fingerprint".split()
         bins = {"n_bins": self.n_bins} if self.objective == "qsharp" else {}
         return data | {name: getattr(self, name) for name in names} | bins | {"model": self.language_model.path}
 

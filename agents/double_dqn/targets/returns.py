@@ -86,7 +86,7 @@ def n_step_targets(r_t: Tensor, v_tp1: Tensor, valid: Tensor, terminated: Tensor
     # Last action of each window: n-1 later, or the episode's last.
     window_end = torch.minimum(step + (n - 1), valid.sum(dim=1, keepdim=True) - 1).clamp(min=0)  # (B, T)
     bootstrap = _bootstrap_values(v_tp1, valid, terminated).gather(1, window_end)
-    discount = torch.as_tensor(gamma, dtype=r_t.dtype, device=r_t.device) ** (window_end - step + 1).clamp(min=0)
+    discount = torch.full((), gamma, dtype=r_t.dtype, device=r_t.device) ** (window_end - step + 1).clamp(min=0)
     return torch.where(valid, returns + discount * bootstrap, 0.0).detach()
 
 
