@@ -6,6 +6,7 @@ import torch
 
 from agents import DoubleDQN, PrunedTransformer, make_vec_env
 from agents.double_dqn.language_models import objectives
+from agents.double_dqn.language_models.head import candidate_products
 from agents.double_dqn.language_models.reader import Reader, States
 from tests.agents.tiny_language_models import PROMPTS, WORDS, save_llama
 from textgym.language_models import HuggingFaceLM
@@ -312,6 +313,22 @@ def test_every_objective_finds_the_optimum(directory, reward, dense, objective):
 def test_an_objective_comes_near_the_optimum(directory, objective, dense):
     untrained = distance(make(directory, length, dense=dense), directory, 3)
     assert distance(learned(directory, length, objective, 3_000, dense), directory, 3) < 0.5 * untrained
+
+
+def test_products_with_candidates_are_those_with_a_copy_of_their_embeddings():
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(11, 6, generator=generator)
+    tokens = torch.randint(0, 11, (2, 3, 4), generator=generator)
+    tokens[0, 0, 1] = tokens[0, 0, 0]  # the action may be there twice
+    weights = torch.randn(2, 3, 4, generator=generator)
+    found = []
+    for products in (candidate_products, lambda q, t, e: (e[t] @ q.unsqueeze(-1)).squeeze(-1)):
+        queries = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        values = products(queries, tokens, embedding)
+        (values * weights).sum().backward()
+        found.append((values.detach(), queries.grad))
+    for ours, plain in zip(*found, strict=True):
+        assert torch.allclose(ours, plain, atol=1e-5)
 
 
 def test_changes_of_a_reward_may_be_negative(directory, tmp_path):
