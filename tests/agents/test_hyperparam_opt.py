@@ -101,6 +101,7 @@ class TestSpace:
 
 
 class TestSearch:
+    @pytest.mark.slow
     def test_gp_beats_random_search(self):
         """On 3 seeds of 3, and by half of the distance to the optimum that is left on average."""
         left = {"gp": [], "random": []}
@@ -244,6 +245,7 @@ class TestStudyFile:
         assert outcome(resumed) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_kill_and_resume_equals_uninterrupted(tmp_path):
     path = tmp_path / "study.jsonl"
     code = "from tests.agents.objectives import killed_study as s; import sys; s(sys.argv[1]).run(10, n_jobs=2)"
