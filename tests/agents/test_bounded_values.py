@@ -10,7 +10,6 @@ from torch.testing import assert_close
 import agents
 from agents import DoubleDQN, make_vec_env
 from agents.double_dqn import targets
-from agents.double_dqn.evaluation import evaluate
 from agents.double_dqn.heads import QHead
 from agents.double_dqn.losses import sequence_loss
 from agents.offline.losses import OBJECTIVES
