@@ -485,10 +485,19 @@ def test_the_command_serves_until_it_is_interrupted(runs):
     pytest.importorskip("gradio", reason="gradio is not installed")
     line = [sys.executable, "-m", "agents.application.cli", "demo", str(runs[0]), "--no-browser"]
     started = time.perf_counter()
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
-        address = process.stdout.readline().split()[0]
-        with urllib.request.urlopen(address) as answer:
-            assert answer.status == 200 and "TextGym" in answer.read().decode()
-        print(f"the page after {time.perf_counter() - started:.1f} s")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+    # A shell's background job ignores SIGINT, and what it starts would, too.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=os.environ)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    with process:
+        try:
+            address = process.stdout.readline().split()[0]
+            with urllib.request.urlopen(address) as answer:
+                assert answer.status == 200 and "TextGym" in answer.read().decode()
+            print(f"the page after {time.perf_counter() - started:.1f} s")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
