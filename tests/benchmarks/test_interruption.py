@@ -19,7 +19,7 @@ from benchmarks.run import run_cells
 
 ROOT = Path(__file__).parents[2]
 PROC = Path("/proc")
-BUDGET = {"budget_steps": 512, "evaluations": 2, "eval_episodes": 16}
+BUDGET = {"budget_steps": 1_024, "evaluations": 2, "eval_episodes": 16}
 CELLS = tuple(
     Cell(agent, "TextGen/Reverse-v0", seed, {"length": 2, "vocab_size": 3}, **BUDGET)
     for agent in ("ours", "ppo-mlp")
@@ -92,8 +92,8 @@ def test_a_sweep_that_is_killed_five_times_has_every_cell_once_with_the_same_sco
     moments, mark = random.Random(0), uuid.uuid4().hex
     for _ in range(5):
         process = start(tmp_path / "sweep.jsonl", mark)
-        wait_until(lambda: cells_alive(mark), 300)
-        time.sleep(moments.uniform(0.0, 8.0))
+        assert wait_until(lambda: cells_alive(mark) or process.poll() is not None, 300)
+        time.sleep(moments.uniform(0.0, 8.0) if process.poll() is None else 0.0)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert wait_until(lambda: not alive(mark), 60), "a cell outlived its sweep"
