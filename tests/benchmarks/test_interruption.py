@@ -92,7 +92,7 @@ def test_a_sweep_that_is_killed_five_times_has_every_cell_once_with_the_same_sco
     moments, mark = random.Random(0), uuid.uuid4().hex
     for _ in range(5):
         process = start(tmp_path / "sweep.jsonl", mark)
-        assert wait_until(lambda: cells_alive(mark) or process.poll() is not None, 300)
+        assert wait_until(lambda process=process: cells_alive(mark) or process.poll() is not None, 300)
         time.sleep(moments.uniform(0.0, 8.0) if process.poll() is None else 0.0)
         process.send_signal(signal.SIGKILL)
         process.wait()
