@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
 from agents.pruning.language_model import load_language_model
 from agents.saving.json_lines import append, read
@@ -68,13 +67,13 @@ def main(
             Plain(language_model), language_model, held_out * plain_samples, LENGTH, EVALUATION_SEED, rows_at_once=128
         )
         for name in plain_cells:
-            rewards = REWARDS[name.removeprefix("plain_")]
-            append(out, {"cell": name, "points": plain_points(drawn, rewards, len(held_out))})
-            _show(name, read(out)[-1]["points"])
+            points = plain_points(drawn, REWARDS[name.removeprefix("plain_")], len(held_out))
+            append(out, {"cell": name, "points": points})
+            print_table(name, points)
     for name in wanted:
         method, reward, seed = name.split("_")
         task = Task(language_model, REWARDS[reward], training, tokens, int(seed.removeprefix("seed")))
-        started, points, sampling = time.process_time(), [], 0.0
+        points, started, sampling = [], time.process_time(), 0.0
         for point, policy in METHODS[method](task):
             begun = time.process_time()
             points.append({"point": point, **measured(policy, language_model, held_out, task.reward)})
@@ -82,7 +81,7 @@ def main(
             sampling += time.process_time() - begun
         seconds = round(time.process_time() - started - sampling, 1)
         append(out, {"cell": name, "tokens": tokens, "seconds": seconds, "points": points})
-        _show(name, points)
+        print_table(name, points)
 
 
 def measured(policy: Policy, model: HuggingFaceLM, held_out: Sequence[str], reward: RewardFunction) -> Row:
@@ -130,15 +129,6 @@ def best_of(rewards: NDArray[np.float64], n: int) -> float:
     # The k-th smallest is the largest of n in C(k − 1, n − 1) of C(m, n) choices.
     chances = np.array([math.comb(k, n - 1) / math.comb(m, n) for k in range(m)])
     return float((chances[:, None] * ordered).sum(axis=0).mean())
-
-
-def _show(name: str, points: Sequence[Row]) -> None:
-    print_table(name, [{key: _rounded(value) for key, value in point.items()} for point in points])
-    Console().print()
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 3) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from agents import DoubleDQN
 from agents.double_dqn.language_models.objectives import policy_log_probs
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Reader
+from agents.double_dqn.language_models.reader import Reader, States
 from textgym.language_models import HuggingFaceLM
 from textgym.language_models.key_values import append
 
@@ -58,7 +57,7 @@ class Plain:
     """The model as it is."""
 
     def __init__(self, model: HuggingFaceLM) -> None:
-        self.model = _own_reading(model)
+        self.model = model.reading()
 
     def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
@@ -70,7 +69,7 @@ class Finetuned:
     """Another model of the same tokens, such as the plain one with LoRA; asks both."""
 
     def __init__(self, tuned: HuggingFaceLM, plain: HuggingFaceLM) -> None:
-        self.tuned, self.plain = _own_reading(tuned), _own_reading(plain)
+        self.tuned, self.plain = tuned.reading(), plain.reading()
 
     def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
@@ -91,9 +90,9 @@ class Steered:
     def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
-        plain = self.reader._log_probs
+        plain = self.reader.log_probs
         values = self.strength * self.policy.q_net.q_values(states, self.policy.eta)
-        steered = states.mass.log().unsqueeze(-1) + policy_log_probs(values, states.prior(), self.policy.eta)
+        steered = states.among_all(policy_log_probs(values, states.prior(), self.policy.eta))
         return plain.scatter(1, states.tokens, steered), plain
 
 
@@ -108,7 +107,7 @@ class LookAhead:
     """
 
     def __init__(self, model: HuggingFaceLM, value: nn.Module, strength: float, candidates: int = 20) -> None:
-        self.model, self.value = _own_reading(model), value
+        self.model, self.value = model.reading(), value
         self.strength, self.candidates = strength, candidates
 
     @torch.no_grad()
@@ -117,8 +116,9 @@ class LookAhead:
         plain = torch.from_numpy(self.model.log_probs(rows, lengths))
         best, tokens = plain.topk(min(self.candidates, plain.shape[1]), dim=-1)
         values = self.value(self._hidden_after(tokens)).squeeze(-1)  # (n, k)
-        scores = (best + self.strength * values).log_softmax(dim=-1)
-        return plain.scatter(1, tokens, best.logsumexp(dim=-1, keepdim=True) + scores), plain
+        states = States(self.model.hidden, tokens, best)
+        guided = states.among_all(policy_log_probs(self.strength * values, states.prior(), eta=1.0))
+        return plain.scatter(1, tokens, guided), plain
 
     def _hidden_after(self, tokens: Tensor) -> Tensor:
         """The model's last hidden state after the rows read last and one more token, ``(n, k)`` → ``(n, k, D)``."""
@@ -179,10 +179,3 @@ def sample(
                 break
     decoded = [tokenizer.decode([token for token in text if token != tokenizer.eos_id]) for text in texts]
     return Samples(list(prompts), decoded, nats, surprise, np.array([len(text) for text in texts]))
-
-
-def _own_reading(model: HuggingFaceLM) -> HuggingFaceLM:
-    """The same weights, with a key-value cache of its own."""
-    own = copy.copy(model)
-    own.forget()
-    return own

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 from agents.application.loading import load_model
 from agents.double_dqn.evaluation import FRESH_SEED, EvaluationResult, Scores, evaluate, sample_line, score
 
+MOST_ROWS = 64
+"""Episodes that are played side by side; with the seed, it decides which ones they are."""
+
 
 def report(result: EvaluationResult, scores: Scores, n_examples: int = 8) -> str:
     """Scores and a few texts, for people."""
@@ -103,7 +106,7 @@ def validate(
             env_args = {**env_args, "tokenizer": str(language_model)}
     assert env_id is not None
     env_id = checked_env_id(env_id)
-    n_rows = min(64, episodes)
+    n_rows = min(MOST_ROWS, episodes)
     if own and config is not None and isinstance(first := config.get("seed"), int):
         trained = range(first, first + int(config.get("n_envs") or 1))
         if seed < trained.stop and seed + n_rows > trained.start:

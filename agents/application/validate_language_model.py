@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from agents.application.resume import reward_errors
-from agents.application.validate import check_counts, described, print_report
-from agents.double_dqn.evaluation import FRESH_SEED, EvaluationResult, Scores, score
+from agents.application.validate import MOST_ROWS, check_counts, described, print_report
+from agents.double_dqn.evaluation import FRESH_SEED, EvaluationResult, Scores, quotas, score
+from agents.pruning.language_model import pruned_model
 from agents.saving.arguments import checked_env_id, make_env, one_line
 from agents.saving.files import CommandError
 from textgym.adapters.conversations import ChatTokens, Conversation, Write, first_message, play
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 CONFIG, ADAPTER, TOKENIZER = "config.json", "adapter_config.json", "tokenizer_config.json"
 MAX_NEW_TOKENS = 256
-_ROWS = 64
 
 
 def is_language_model(path: str | Path) -> bool:
@@ -131,8 +131,8 @@ def _play_all(
     task: Task, episodes: int, seed: int, chat: ChatTokens, go_on: Callable[[list[Conversation]], None]
 ) -> list[_Played]:
     """Play as :func:`agents.double_dqn.evaluation.evaluate` does: each row its share, in its own random stream."""
-    rows = [TextSteps(task) for _ in range(min(_ROWS, episodes))]
-    quota = [(episodes + row) // len(rows) for row in range(len(rows))]
+    rows = [TextSteps(task) for _ in range(min(MOST_ROWS, episodes))]
+    quota = quotas(episodes, len(rows))
     played: list[list[_Played]] = [[] for _ in rows]
     for turn in range(max(quota)):
         batch = [row for row in range(len(rows)) if turn < quota[row]]
@@ -212,11 +212,8 @@ def load_language_model(folder: Path, device: str = "auto") -> tuple[Any, Any]:
 
 
 def _model(folder: Path, base: Path) -> Any:
-    from agents.pruning.pruned_transformer import PRUNING_FILE, PrunedTransformer
-
-    if (base / PRUNING_FILE).is_file():
-        model: Any = PrunedTransformer.from_pretrained(base).model
-    else:
+    model = pruned_model(base)
+    if model is None:
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(str(base), local_files_only=True)

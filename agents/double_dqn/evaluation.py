@@ -83,6 +83,11 @@ class Scores:
         return cls(**values)
 
 
+def quotas(n_episodes: int, n_rows: int) -> list[int]:
+    """How many episodes each row plays: settled before, or short episodes would be played more often than long ones."""
+    return [(n_episodes + row) // n_rows for row in range(n_rows)]
+
+
 def evaluate(
     model: Any, env: VecEnv, n_episodes: int, *, seed: int | None = None, deterministic: bool = True
 ) -> EvaluationResult:
@@ -110,7 +115,7 @@ def evaluate(
         env.seed(seed)
     task = env.get_attr("task")[0]
     takes_masks = "action_masks" in inspect.signature(model.predict).parameters
-    quota = [(n_episodes + row) // env.num_envs for row in range(env.num_envs)]
+    quota = quotas(n_episodes, env.num_envs)
     episodes: list[list[tuple[float, int, str, str]]] = [[] for _ in quota]
 
     observations: Any = env.reset()

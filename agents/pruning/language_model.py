@@ -18,8 +18,12 @@ def load_language_model(path: str | Path, **kwargs: Any) -> HuggingFaceLM:
     Raises:
         ValueError: If the directory does not exist, or the model has no head.
     """
+    pruned = pruned_model(path)
+    return HuggingFaceLM(path, **kwargs) if pruned is None else HuggingFaceLM(path, model=pruned, **kwargs)
+
+
+def pruned_model(path: str | Path) -> Any:
+    """The model in a directory that :meth:`PrunedTransformer.save_pretrained` wrote; None for any other directory."""
     from agents.pruning.pruned_transformer import PRUNING_FILE, PrunedTransformer  # agents start without transformers
 
-    if not (Path(path) / PRUNING_FILE).is_file():
-        return HuggingFaceLM(path, **kwargs)
-    return HuggingFaceLM(path, model=PrunedTransformer.from_pretrained(path).model, **kwargs)
+    return PrunedTransformer.from_pretrained(path).model if (Path(path) / PRUNING_FILE).is_file() else None

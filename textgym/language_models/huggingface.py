@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -105,6 +106,12 @@ class HuggingFaceLM:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HuggingFaceLM:
         return self  # its weights never change: gymnasium.make copies the arguments it is given
+
+    def reading(self) -> HuggingFaceLM:
+        """The same weights, with a key-value cache of its own."""
+        own = copy.copy(self)
+        own.forget()
+        return own
 
     def forget(self) -> None:
         """Drop the key-value cache; the next call reads its prefixes from their beginning."""

@@ -63,15 +63,12 @@ def validate(
     from agents.application import validate_language_model as other
 
     shared: dict[str, Any] = {"episodes": episodes, "seed": seed, "device": device or "auto", "console": Console()}
-    writing_options: dict[str, Any] = {
-        name: value
-        for name, value in (
-            ("temperature", temperature),
-            ("max_new_tokens", max_new_tokens),
-            ("max_message_tokens", max_message_tokens),
-        )
-        if value is not None
+    of_writing: dict[str, Any] = {
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "max_message_tokens": max_message_tokens,
     }
+    writing_options = {name: value for name, value in of_writing.items() if value is not None}
     if other.is_language_model(path):
         if model is not None:
             raise CommandError(f"--model is for steered language models; RUN_OR_MODEL is one on its own, got {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +32,10 @@ class States(NamedTuple):
         """Probability of all candidates together, shape ``(n,)``: the other tokens keep theirs, whatever is learned."""
         return self.log_probs.logsumexp(dim=-1).exp().clamp(max=1.0)
 
+    def among_all(self, policy: Tensor) -> Tensor:
+        """Log-probabilities among all tokens, given those among the candidates, which keep their mass: ``(n, k)``."""
+        return self.mass.log().unsqueeze(-1) + policy
+
     def prior(self) -> Tensor:
         """Log-probabilities among the k tokens, shape ``(n, k)``."""
         return self.log_probs.log_softmax(dim=-1)
@@ -45,11 +48,13 @@ class Reader:
         model: The model, whose weights are shared; what has been read is kept here.
         pad_id: Token id that fills rows on the right.
         k: Tokens that are considered next (≥ 2).
+
+    Attributes:
+        log_probs: Log-probabilities of all tokens after the texts read last, shape ``(n, V)``; -inf where illegal.
     """
 
     def __init__(self, model: HuggingFaceLM, pad_id: int, k: int) -> None:
-        self.model = copy.copy(model)
-        self.model.forget()
+        self.model = model.reading()
         self.pad_id, self.k = pad_id, k
 
     def rest(self, states: States, chosen: NDArray[np.bool_], random: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -63,7 +68,7 @@ class Reader:
         Returns:
             The tokens and their log-probabilities, shape ``(m,)`` each.
         """
-        others = self._log_probs[chosen].scatter(1, states.tokens[chosen], -torch.inf)
+        others = self.log_probs[chosen].scatter(1, states.tokens[chosen], -torch.inf)
         tokens = (others + torch.from_numpy(random.gumbel(size=tuple(others.shape))).float()).argmax(dim=1)
         return tokens, others.gather(1, tokens[:, None]).squeeze(1)
 
@@ -78,7 +83,7 @@ class Reader:
             The states, and the log-probability of each action, shape ``(n,)``.
         """
         taken = torch.from_numpy(np.asarray(actions, np.int64))[:, None]
-        log_probs = self._log_probs.gather(1, taken)
+        log_probs = self.log_probs.gather(1, taken)
         known = ((states.tokens == taken) & (states.log_probs > -torch.inf)).any(dim=1, keepdim=True)
         last = torch.where(known, 0, taken), torch.where(known, -torch.inf, log_probs)
         columns = (torch.cat([old, new], dim=1) for old, new in zip(states[1:], last, strict=True))
@@ -129,6 +134,6 @@ class Reader:
         if masks is not None:
             legal = torch.from_numpy(masks[:, : log_probs.shape[1]])
             log_probs = log_probs.masked_fill(~legal, -torch.inf).log_softmax(dim=-1)
-        self._log_probs = log_probs
+        self.log_probs = log_probs
         best, tokens = log_probs.topk(min(self.k, log_probs.shape[1]), dim=-1)
         return States(self.model.hidden.float().cpu().clone(), tokens, best)

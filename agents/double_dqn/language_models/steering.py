@@ -59,7 +59,7 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
         states = States(hidden[:, -1].float().to(network.device), tokens.to(network.device), best.to(network.device))
         with torch.no_grad():
             values = strength * network.q_values(states, policy.eta)
-        steered = states.mass.log().unsqueeze(-1) + policy_log_probs(values, states.prior(), policy.eta)
+        steered = states.among_all(policy_log_probs(values, states.prior(), policy.eta))
         return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability
 
     generate = lm.generate
