@@ -7,7 +7,8 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterable
-from importlib import metadata
+from importlib import metadata, util
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -34,7 +35,7 @@ def diagnose() -> dict[str, Any]:
         **_torch_setup(),
         "packages": {DISTRIBUTION: metadata.version(DISTRIBUTION)}
         | {requirement.name: _version(requirement.name) or "missing" for requirement in core},
-        "problems": _python_problems() + lacking(core),
+        "problems": _python_problems() + _name_problems() + lacking(core),
         "extras": {extra: lacking(_of_extra(requirements, extra)) for extra in extras},
         "tools": {"chromium": shutil.which("chromium") or "missing: tests of the report's page are skipped"},
     }
@@ -87,6 +88,18 @@ def _python_problems() -> list[str]:
     version = platform.python_version()
     fits = SpecifierSet(needed).contains(version, prereleases=True)
     return [] if fits else [f"Python {version} is running, {needed} is needed: {sys.executable}"]
+
+
+def _name_problems() -> list[str]:
+    """Another package may have the name ``agents``: openai-agents does, which the extra ``verifiers`` brings along."""
+    ours, found = Path(__file__).parents[1], util.find_spec("agents")
+    if found is not None and found.origin is not None and Path(found.origin).parent.samefile(ours):
+        return []
+    where = None if found is None else found.origin
+    return [
+        f"'import agents' finds another package, {where}; set PYTHONPATH={ours.parent}, start Python in that folder, "
+        "or uninstall the other (pip uninstall openai-agents, which the extra verifiers needs)"
+    ]
 
 
 def _torch_setup() -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import json
 import re
+import sys
 import tomllib
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_every_direct_dependency_is_pinned_at_a_version_that_it_admits(extra):
 
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_another_package_of_the_name_is_an_error(capsys, monkeypatch, tmp_path):
+    other = tmp_path / "agents" / "__init__.py"
+    other.parent.mkdir()
+    other.touch()
+    monkeypatch.setattr(sys.modules["agents"], "__spec__", util.spec_from_file_location("agents", other))
+    code, output = run(capsys)
+    assert code == 1 and f"finds another package, {other}; set PYTHONPATH={ROOT}" in output.err
 
 
 def test_a_missing_package_is_an_error_and_a_missing_extra_is_none(capsys, monkeypatch):

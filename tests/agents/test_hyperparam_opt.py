@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from enum import Enum
+from importlib import util
 from pathlib import Path
 
 import numpy as np
@@ -314,7 +315,7 @@ def test_parallel_runs_find_what_serial_ones_find():
 
 
 def test_ray_is_optional():
-    if "ray" in sys.modules:
+    if util.find_spec("ray"):
         pytest.skip("Ray is installed")
     with pytest.raises(ValueError, match="engine 'ray' needs Ray: pip install 'ray>=2'"):
         Study(VALLEY, valley).run(1, engine="ray")
