@@ -86,9 +86,10 @@ def _page(comparison: Comparison, runs: str) -> Iterator[str]:
         "Made by `python -m benchmarks leaderboard`, never by hand, from the runs of `python -m benchmarks run table`. "
         f"Every agent trains for {TABLE_SECONDS:.0f} seconds of the processor on one thread, seeds: {runs}. All were "
         f"tuned alike before (`python -m benchmarks tune-agents`): {TUNING_TRIALS} trials of {TUNING_SECONDS:.0f} "
-        "seconds on each of three other tasks, and a final of the best two and the default arguments at full length; what it found is in "
-        f"`benchmarks/{HYPERPARAMETERS.name}/`. Scores are greedy on 128 fresh prompts and normalised: 0 is the random "
-        "policy, 1 the best known. IQM is the interquartile mean over all runs (arXiv:2108.13264)."
+        "seconds on each of three other tasks, and a final of the best two and the default arguments at full length; "
+        f"what it found is in `benchmarks/{HYPERPARAMETERS.name}/`. Scores are greedy on 128 fresh prompts and "
+        "normalised: 0 is the random policy, 1 the best known. IQM is the interquartile mean over all runs "
+        "(arXiv:2108.13264)."
     )
     for column, name in READINGS.items():
         yield f"\n## At {name}"
