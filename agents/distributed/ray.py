@@ -112,9 +112,9 @@ class RayEngine(Engine):
         except self._ray.exceptions.RayTaskError as error:
             return error.cause or error  # what the actor's own code raised
         except self._ray.exceptions.RayActorError as error:
-            return ActorDied(" ".join(str(error).split()))
+            return ActorDied(_first_sentence(error))
         except self._ray.exceptions.RayError as error:
-            return AnswerLost(" ".join(str(error).split()))
+            return AnswerLost(_first_sentence(error))
 
     def kill(self, actor: int) -> None:  # noqa: D102
         self._ray.kill(self._handles[actor])
@@ -177,7 +177,7 @@ class RayProcesses(LearnerProcesses):
         except self._ray.exceptions.RayTaskError as error:
             return f"{type(error.cause).__name__}: {error.cause}"
         except self._ray.exceptions.RayError as error:
-            return " ".join(str(error).split())
+            return _first_sentence(error)
 
     def close(self) -> None:  # noqa: D102
         for handle in self._handles.values():
@@ -196,3 +196,8 @@ class _LearnerProcess:
         from agents.distributed.learner import run
 
         run(place)
+
+
+def _first_sentence(error: Exception) -> str:
+    """What Ray says in the first place; identifiers, addresses and advice about memory follow."""
+    return " ".join(str(error).split()).split(". ")[0]
