@@ -28,8 +28,8 @@ class StatesLearner(TextLearner):
         assert isinstance(policy, LanguageModelPolicy)
         if policy.objective == "qsharp":
             raise ValueError(
-                "policy_kwargs['objective'] must be 'soft_q' or 'ilql' to learn from texts, got 'qsharp', which learns "
-                "from those of the model alone"
+                "policy_kwargs['objective'] must be 'soft_q', 'ilql' or 'pcl' to learn from texts, got 'qsharp', which "
+                "learns from those of the model alone"
             )
         return (policy.objective,)
 

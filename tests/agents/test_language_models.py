@@ -40,6 +40,10 @@ def echo(prompts, completions, **_):
     ]
 
 
+TASKS = (variety, False), (last_word, False), (length, False), (echo, True)
+"""Rewards, and whether each token earns what it changes in them."""
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return save_llama(tmp_path_factory.mktemp("model"))
@@ -103,6 +107,26 @@ def test_optimal_values_are_a_fixed_point_whatever_acted():
                     rewards, torch.ones(1, 2, dtype=torch.bool), q_taken, values, 1.0, lambda_
                 )
                 assert torch.allclose(found, q_taken)
+
+
+            for span in objectives.SPANS:
+                found, _ = objectives.path_residuals(
+                    rewards, torch.ones(1, 2, dtype=torch.bool), q_taken, values, 1.0, span
+                )
+                assert torch.allclose(found, torch.zeros(1, 2), atol=1e-6)
+
+
+def test_path_residuals_by_hand():
+    rewards, valid = torch.tensor([[0.0, 1.0, torch.nan]]), torch.tensor([[True, True, False]])
+    q_taken, values = torch.tensor([[0.2, 0.5, torch.nan]]), torch.tensor([[0.1, 0.4, torch.nan]])
+    first, second = 0 - (0.2 - 0.1), 1 - (0.5 - 0.4)  # rewards less what the actions depart from the model
+    for span, expected, counted in (
+        ("step", [first + 0.9 * 0.4 - 0.1, second - 0.4, 0.0], valid),
+        ("prefix", [first + 0.9 * 0.4 - 0.1, first + 0.9 * second - 0.1, 0.0], valid),
+        ("trajectory", [0.0, first + 0.9 * second - 0.1, 0.0], torch.tensor([[False, True, False]])),
+    ):
+        found, counts = objectives.path_residuals(rewards, valid, q_taken, values, 0.9, span)
+        assert found.tolist() == [pytest.approx(expected)] and torch.equal(counts, counted)
 
 
 def test_padding_does_not_count():
@@ -301,13 +325,23 @@ def learned(directory, reward, objective, steps, dense=False, **policy_kwargs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["soft_q", "qsharp"])
-@pytest.mark.parametrize("reward, dense", [(variety, False), (last_word, False), (length, False), (echo, True)])
+@pytest.mark.parametrize("reward, dense", TASKS)
 def test_every_objective_finds_the_optimum(directory, reward, dense, objective):
     steps = 48_000 if objective == "qsharp" else 24_000
     assert distance(learned(directory, reward, objective, steps, dense), directory) <= 0.05
 
 
-@pytest.mark.parametrize("objective, dense", [("soft_q", True), ("qsharp", False)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "span, reward, dense",
+    [*(("prefix", *task) for task in TASKS), ("trajectory", last_word, False), ("step", echo, True)],
+)
+def test_path_consistency_finds_the_optimum(directory, reward, dense, span):
+    steps = 48_000 if reward is last_word else 24_000
+    assert distance(learned(directory, reward, "pcl", steps, dense, span=span), directory) <= 0.05
+
+
+@pytest.mark.parametrize("objective, dense", [("soft_q", True), ("qsharp", False), ("pcl", True)])
 def test_an_objective_comes_near_the_optimum(directory, objective, dense):
     untrained = distance(make(directory, length, dense=dense), directory, 3)
     assert distance(learned(directory, length, objective, 3_000, dense), directory, 3) < 0.5 * untrained
@@ -468,7 +502,8 @@ def test_errors(model, directory):
     for policy, message in (
         ({"model": None}, "model must be a language model or a local path to one, got None"),
         ({"model": "nowhere"}, "path must be a local directory"),
-        ({"objective": "ppo"}, "objective must be one of soft_q, qsharp, ilql, got 'ppo'"),
+        ({"objective": "ppo"}, "objective must be one of soft_q, qsharp, ilql, pcl, got 'ppo'"),
+        ({"span": "text"}, "span must be one of step, prefix, trajectory, got 'text'"),
         ({"eta": 0}, "eta must be a finite number above 0, got 0"),
         ({"candidates": 1}, "candidates must be an integer of at least 2, got 1"),
         ({"guided": 1.5}, "guided must be in"),

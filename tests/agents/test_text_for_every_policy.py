@@ -220,7 +220,7 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("objective", ["soft_q", "ilql"])
+@pytest.mark.parametrize("objective", ["soft_q", "ilql", "pcl"])
 def test_a_language_models_head_learns_from_texts(directory, objective):
     """Reads every text once, values its tokens, and an action that was no candidate is learned about as well."""
     model = make(directory, echo, policy_kwargs={"objective": objective, "candidates": 2})
@@ -246,7 +246,7 @@ def test_errors(directory):
     with pytest.raises(ValueError, match="buffer_size of the model must be at least 603, got 50"):
         learn_from_text(make_mlp(buffer_size=50), SHOWN)
     qsharp = make(directory, policy_kwargs={"objective": "qsharp"})
-    with pytest.raises(ValueError, match=r"policy_kwargs\['objective'\] must be 'soft_q' or 'ilql'"):
+    with pytest.raises(ValueError, match=r"policy_kwargs\['objective'\] must be 'soft_q', 'ilql' or 'pcl'"):
         learn_from_text(qsharp, TEXTS)
     with pytest.raises(ValueError, match="objective must be one of soft_q for LanguageModelPolicy, got 'bc'"):
         learn_from_text(make(directory), TEXTS, objective="bc")

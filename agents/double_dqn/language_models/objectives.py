@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from agents.double_dqn.targets import q_lambda_targets, td_cross_entropy
 from agents.double_dqn.targets.losses import weighted_mean
 
-OBJECTIVES = ("soft_q", "qsharp", "ilql")
+OBJECTIVES = ("soft_q", "qsharp", "ilql", "pcl")
+SPANS = ("step", "prefix", "trajectory")
 
 
 def soft_values(q_values: Tensor, log_prior: Tensor, eta: float) -> Tensor:
@@ -75,6 +76,37 @@ def soft_lambda_targets(
     paid = rewards - gamma * lambda_ * departures
     ended = torch.ones_like(valid[:, 0])
     return q_lambda_targets(paid, F.pad(values[:, 1:], (0, 1)), valid, ended, gamma, lambda_)
+
+
+def path_residuals(
+    rewards: Tensor, valid: Tensor, q_taken: Tensor, values: Tensor, gamma: float, span: str
+) -> tuple[Tensor, Tensor]:
+    """By how much values break path consistency (arXiv:1702.08892) along the stretches of episodes of any policy.
+
+    For the optimal values V(s_t) = Σ_{j<d} γ^j·(r_{t+j} − η·log(π/π₀)(a_{t+j}|s_{t+j})) + γ^d·V(s_{t+d}) holds for
+    all stretches, where η·log(π/π₀)(a|s) is Q(s, a) − V(s). Nothing is worth anything after the last action.
+
+    Args:
+        rewards: Rewards, shape ``(B, T)``.
+        valid: Actions that were taken, bool, shape ``(B, T)``.
+        q_taken: Values of the actions taken, shape ``(B, T)``.
+        values: Soft values of the states acted in, shape ``(B, T)``.
+        gamma: Discount a token, in [0, 1].
+        span: ``"step"``: each action (arXiv:2106.07704); ``"prefix"``: from the first action to each
+            (arXiv:2412.16145); ``"trajectory"``: from the first to the last (arXiv:2505.15311).
+
+    Returns:
+        Right side less left side, with a gradient through both, shape ``(B, T)``: that of the stretch that ends with
+        action t; and which of them count, bool, shape ``(B, T)``.
+    """
+    following = torch.where(F.pad(valid[:, 1:], (0, 1)), F.pad(values[:, 1:], (0, 1)), 0.0)
+    paid = torch.where(valid, rewards - (q_taken - values), 0.0)
+    if span == "step":
+        return torch.where(valid, paid + gamma * following - values, 0.0), valid
+    discounts = gamma ** torch.arange(valid.shape[1], device=rewards.device)
+    along = (discounts * paid).cumsum(dim=1) + discounts * gamma * following - values[:, :1]
+    counts = valid if span == "prefix" else valid & ~F.pad(valid[:, 1:], (0, 1))
+    return torch.where(counts, along, 0.0), counts
 
 
 def in_sample_targets(rewards: Tensor, valid: Tensor, values: Tensor, gamma: float) -> Tensor:

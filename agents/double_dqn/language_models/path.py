@@ -19,6 +19,7 @@ from agents.double_dqn.language_models.reader import Reader, States
 from agents.double_dqn.language_models.replay import StatesBatch, StatesReplayBuffer
 from agents.double_dqn.paths import Choice, Loss
 from agents.double_dqn.sequences import SequencePath
+from agents.double_dqn.targets.losses import weighted_mean
 from agents.exploration import EXPLORATIONS
 from agents.replay.episodes import sequence_priorities
 from textgym.rewards import RewardError
@@ -224,6 +225,8 @@ class LanguageModelPath(SequencePath):
 
     def loss(self, batch: StatesBatch) -> Loss:  # type: ignore[override]  # noqa: D102
         policy, episodes, states = self.policy, batch.episodes, batch.states
+        if policy.objective == "pcl":
+            return self._inconsistency(batch)
         chosen = batch.chosen.unsqueeze(-1)
         extra: torch.Tensor | float = 0.0
         logits = policy.q_net.logits(states)  # (B, T, k, bins)
@@ -258,14 +261,31 @@ class LanguageModelPath(SequencePath):
         shares = policy.q_net.shares(goals)
         loss = extra + objectives.distribution_loss(taken, shares, counts * episodes.weights.unsqueeze(1))
         q_values = policy.q_net.mean_returns(taken.detach())
-        errors = torch.where(counts, goals - q_values, 0.0)
-        n_valid = counts.sum().clamp(min=1)
-        low, high = policy.value_range
+        return self._reported(loss, torch.where(counts, goals - q_values, 0.0), counts, q_values, counts)
+
+    def _inconsistency(self, batch: StatesBatch) -> Loss:
+        """Squared residuals of path consistency, in nats: a unit of η counts as one."""
+        policy, episodes = self.policy, batch.episodes
+        q_values = policy.q_net.q_values(batch.states, policy.eta)
+        values = objectives.soft_values(q_values, batch.states.prior(), policy.eta)
+        q_taken = q_values.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
+        residuals, counts = objectives.path_residuals(
+            episodes.rewards, episodes.valid, q_taken, values, self.model.gamma, policy.span
+        )
+        weights = counts * episodes.weights.unsqueeze(1)
+        loss = weighted_mean(0.5 * (residuals / policy.eta).square(), counts, weights)
+        return self._reported(loss, residuals.detach(), counts, q_taken.detach(), episodes.valid)
+
+    def _reported(
+        self, loss: torch.Tensor, errors: torch.Tensor, counts: torch.Tensor, q_taken: torch.Tensor, valid: torch.Tensor
+    ) -> Loss:
+        """A loss with what is logged and what replay draws by: errors that count, and values that are valid."""
+        low, high = self.policy.value_range
         return Loss(
             loss,
-            errors.abs().sum() / n_valid,
-            (q_values * counts).sum() / n_valid,
-            (q_values.masked_fill(~counts, high).amin(), q_values.masked_fill(~counts, low).amax()),
+            errors.abs().sum() / counts.sum().clamp(min=1),
+            (q_taken * valid).sum() / valid.sum().clamp(min=1),
+            (q_taken.masked_fill(~valid, high).amin(), q_taken.masked_fill(~valid, low).amax()),
             sequence_priorities(errors, counts),
         )
 

@@ -13,7 +13,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.language_models.head import CandidateQNetwork
-from agents.double_dqn.language_models.objectives import OBJECTIVES
+from agents.double_dqn.language_models.objectives import OBJECTIVES, SPANS
 from agents.double_dqn.language_models.reader import Reader
 from agents.pruning.language_model import load_language_model
 from textgym.checks import check_at_least, check_positive, check_range
@@ -36,9 +36,12 @@ class LanguageModelPolicy(DQNPolicy):
         objective: ``"soft_q"``: KL-regularised Q(λ) with a target network; or ``"qsharp"``: the distribution of the
             model's own returns, learned where an episode went on by the model alone (arXiv:2502.20548), without a
             target network; or ``"ilql"``: a token's value is reward plus the next state's, and a state's an
-            expectile of those of the tokens tried there, so that no other is asked for its value (arXiv:2206.11871).
+            expectile of those of the tokens tried there, so that no other is asked for its value (arXiv:2206.11871);
+            or ``"pcl"``: path consistency (arXiv:1702.08892), without a target network either.
         lambda_: λ of ``"soft_q"``, in [0, 1]: 0 bootstraps after a token, 1 at the end.
         expectile: Of ``"ilql"``, in (0, 1): ½ is the mean of what was tried, and near 1 the best of it.
+        span: Over which stretch of a text ``"pcl"`` asks for consistency: ``"step"``, ``"prefix"`` or
+            ``"trajectory"``: see :func:`agents.double_dqn.language_models.objectives.path_residuals`.
         n_bins: Bins of the distribution of returns (≥ 2) of ``"qsharp"``.
         guided: Share of the episodes that the guided policy begins, in [0, 1]; ``"qsharp"`` hands each over to the
             model after a random number of tokens.
@@ -71,6 +74,7 @@ class LanguageModelPolicy(DQNPolicy):
         guided: float = 0.8,
         width: int = 256,
         expectile: float = 0.8,
+        span: str = "prefix",
         value_range: tuple[float, float] = (0.0, 1.0),
         fingerprint: str | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
@@ -86,12 +90,14 @@ class LanguageModelPolicy(DQNPolicy):
             )
         if objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+        if span not in SPANS:
+            raise ValueError(f"span must be one of {', '.join(SPANS)}, got {span!r}")
         for name, value in (("lambda_", lambda_), ("guided", guided)):
             check_range(name, value, 0, 1)
         if not 0 < expectile < 1:
             raise ValueError(f"expectile must lie between 0 and 1, got {expectile!r}")
         self.fingerprint = _checked_fingerprint(self.language_model, fingerprint)
-        self.expectile, self.value_range = expectile, checked_value_range(value_range)
+        self.expectile, self.span, self.value_range = expectile, span, checked_value_range(value_range)
         self.candidates = check_at_least("candidates", candidates, 2)
         self.n_bins = check_at_least("n_bins", n_bins, 2) if objective == "qsharp" else 1
         self.width = check_at_least("width", width, 1)
@@ -131,7 +137,7 @@ class LanguageModelPolicy(DQNPolicy):
         for name in ("net_arch", "activation_fn", "normalize_images", "features_extractor_class"):
             data.pop(name, None)
         data.pop("features_extractor_kwargs", None)
-        names = "candidates eta objective lambda_ guided width expectile value_range fingerprint".split()
+        names = "candidates eta objective lambda_ guided width expectile span value_range fingerprint".split()
         bins = {"n_bins": self.n_bins} if self.objective == "qsharp" else {}
         return data | {name: getattr(self, name) for name in names} | bins | {"model": self.language_model.path}
 
