@@ -108,7 +108,6 @@ def test_optimal_values_are_a_fixed_point_whatever_acted():
                 )
                 assert torch.allclose(found, q_taken)
 
-
             for span in objectives.SPANS:
                 found, _ = objectives.path_residuals(
                     rewards, torch.ones(1, 2, dtype=torch.bool), q_taken, values, 1.0, span
