@@ -93,11 +93,11 @@ def _python_problems() -> list[str]:
 def _name_problems() -> list[str]:
     """Another package may have the name ``agents``: openai-agents does, which the extra ``verifiers`` brings along."""
     ours, found = Path(__file__).parents[1], util.find_spec("agents")
-    if found is not None and found.origin is not None and Path(found.origin).parent.samefile(ours):
+    origin = None if found is None else found.origin
+    if origin is not None and Path(origin).parent.samefile(ours):
         return []
-    where = None if found is None else found.origin
     return [
-        f"'import agents' finds another package, {where}; set PYTHONPATH={ours.parent}, start Python in that folder, "
+        f"'import agents' finds another package, {origin}; set PYTHONPATH={ours.parent}, start Python in that folder, "
         "or uninstall the other (pip uninstall openai-agents, which the extra verifiers needs)"
     ]
 

@@ -99,13 +99,14 @@ def path_residuals(
         Right side less left side, with a gradient through both, shape ``(B, T)``: that of the stretch that ends with
         action t; and which of them count, bool, shape ``(B, T)``.
     """
-    following = torch.where(F.pad(valid[:, 1:], (0, 1)), F.pad(values[:, 1:], (0, 1)), 0.0)
+    follows = F.pad(valid[:, 1:], (0, 1))
+    following = torch.where(follows, F.pad(values[:, 1:], (0, 1)), 0.0)
     paid = torch.where(valid, rewards - (q_taken - values), 0.0)
     if span == "step":
         return torch.where(valid, paid + gamma * following - values, 0.0), valid
     discounts = gamma ** torch.arange(valid.shape[1], device=rewards.device)
     along = (discounts * paid).cumsum(dim=1) + discounts * gamma * following - values[:, :1]
-    counts = valid if span == "prefix" else valid & ~F.pad(valid[:, 1:], (0, 1))
+    counts = valid if span == "prefix" else valid & ~follows
     return torch.where(counts, along, 0.0), counts
 
 

@@ -14,6 +14,7 @@ from agents.double_dqn import targets
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.language_models import objectives
+from agents.double_dqn.language_models.head import CandidateQNetwork
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import Reader, States
 from agents.double_dqn.language_models.replay import StatesBatch, StatesReplayBuffer
@@ -233,15 +234,9 @@ class LanguageModelPath(SequencePath):
         taken = logits.gather(2, chosen.unsqueeze(-1).expand(-1, -1, -1, policy.n_bins)).squeeze(2)  # (B, T, bins)
         if policy.objective == "soft_q":
             with torch.no_grad():
-                q_target = policy.q_net_target.q_values(states, policy.eta)
-                values = objectives.soft_values(q_target, states.prior(), policy.eta)
+                q_taken, values = self._soft_values(policy.q_net_target, batch)
                 goals = objectives.soft_lambda_targets(
-                    episodes.rewards,
-                    episodes.valid,
-                    q_target.gather(-1, chosen).squeeze(-1),
-                    values,
-                    self.model.gamma,
-                    policy.lambda_,
+                    episodes.rewards, episodes.valid, q_taken, values, self.model.gamma, policy.lambda_
                 )
             counts = episodes.valid
         elif policy.objective == "ilql":
@@ -266,15 +261,19 @@ class LanguageModelPath(SequencePath):
     def _inconsistency(self, batch: StatesBatch) -> Loss:
         """Squared residuals of path consistency, in nats: a unit of η counts as one."""
         policy, episodes = self.policy, batch.episodes
-        q_values = policy.q_net.q_values(batch.states, policy.eta)
-        values = objectives.soft_values(q_values, batch.states.prior(), policy.eta)
-        q_taken = q_values.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
+        q_taken, values = self._soft_values(policy.q_net, batch)
         residuals, counts = objectives.path_residuals(
             episodes.rewards, episodes.valid, q_taken, values, self.model.gamma, policy.span
         )
-        weights = counts * episodes.weights.unsqueeze(1)
-        loss = weighted_mean(0.5 * (residuals / policy.eta).square(), counts, weights)
+        loss = weighted_mean(0.5 * (residuals / policy.eta).square(), counts, episodes.weights)
         return self._reported(loss, residuals.detach(), counts, q_taken.detach(), episodes.valid)
+
+    def _soft_values(self, network: CandidateQNetwork, batch: StatesBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values of the actions taken and soft values of the states acted in, ``(B, T)`` each."""
+        states, eta = batch.states, self.policy.eta
+        q_values = network.q_values(states, eta)
+        q_taken = q_values.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
+        return q_taken, objectives.soft_values(q_values, states.prior(), eta)
 
     def _reported(
         self, loss: torch.Tensor, errors: torch.Tensor, counts: torch.Tensor, q_taken: torch.Tensor, valid: torch.Tensor
