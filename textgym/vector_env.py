@@ -198,38 +198,9 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
             Rewards, terminated, truncated, and the rows that chose an illegal token (None if there are none).
         """
         task, episodes = self.task, self.episodes
-        actions = self._check_actions(actions)
-        illegal = None
-        if task.masked:
-            illegal = ~self._masks[self._rows, actions]
-            if not illegal.any():
-                illegal = None
-        episodes.tokens[self._rows, episodes.lengths] = actions
-        episodes.lengths += 1
-        episodes.steps += 1
-
-        terminated = (actions == task.eos_id) | (episodes.steps >= task.max_new_tokens)
-        rewards = task.step_reward(episodes, actions)
-        if rewards is None:
-            rewards = np.zeros(self.num_envs)
-        finished = task.finished(episodes, actions)
-        if finished is not None:
-            terminated |= finished
-        truncated = np.zeros(self.num_envs, np.bool_)
-        if self.max_episode_steps is not None:
-            truncated = ~terminated & (episodes.steps >= self.max_episode_steps)
-
-        scored = terminated if illegal is None else terminated & ~illegal
-        rows = scored.nonzero()[0]
-        if rows.size and task.pays_at_end:
-            final = task.final_reward(episodes if rows.size == self.num_envs else episodes.take(rows))
-            if final is not None:
-                rewards[rows] += final
-        if illegal is not None:
-            forfeit = np.broadcast_to(task.forfeit_reward(episodes), rewards.shape)
-            rewards[illegal] = forfeit[illegal]
-            terminated |= illegal
-            truncated &= ~illegal
+        actions = self._check_actions(actions, (self.num_envs,))
+        illegal = self._illegal(self._rows, actions)
+        rewards, terminated, truncated = self._append(episodes, actions, illegal)
         self.returns += rewards
 
         replies = task.reply(episodes, actions)
@@ -239,12 +210,68 @@ class TextGenVectorEnv(gym.vector.VectorEnv):
             self._update_masks(self._rows)
         return rewards, terminated, truncated, illegal
 
-    def _check_actions(self, actions: ArrayLike) -> NDArray[np.int64]:
+    def rewards_of(self, actions: ArrayLike) -> NDArray[np.float64]:
+        """What each of some actions would earn in its row now: rewards of what was not done. Nothing changes.
+
+        Args:
+            actions: Token ids below ``V``, shape ``(num_envs, k)``, integers.
+
+        Returns:
+            Rewards, shape ``(num_envs, k)``.
+
+        Raises:
+            ValueError: If the shape is wrong, or an action is not an integer in [0, V).
+        """
         actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions must be integers of shape ({self.num_envs},), got {actions.dtype} of shape {actions.shape}"
-            )
+        actions = self._check_actions(actions, (self.num_envs, actions.shape[-1] if actions.ndim else 0))
+        rows = self._rows.repeat(actions.shape[1])
+        flat = actions.ravel()
+        return self._append(self.episodes.take(rows), flat, self._illegal(rows, flat))[0].reshape(actions.shape)
+
+    def _illegal(self, rows: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Which actions are illegal in their rows, shape ``(n,)``; None if none is."""
+        if not self.task.masked:
+            return None
+        illegal = ~self._masks[rows, actions]
+        return illegal if illegal.any() else None
+
+    def _append(
+        self, episodes: Episodes, actions: NDArray[np.int64], illegal: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Append an action to each of n episodes; returns rewards, terminated and truncated, without the replies."""
+        task, n = self.task, len(episodes)
+        episodes.tokens[np.arange(n), episodes.lengths] = actions
+        episodes.lengths += 1
+        episodes.steps += 1
+
+        terminated = (actions == task.eos_id) | (episodes.steps >= task.max_new_tokens)
+        rewards = task.step_reward(episodes, actions)
+        if rewards is None:
+            rewards = np.zeros(n)
+        finished = task.finished(episodes, actions)
+        if finished is not None:
+            terminated |= finished
+        truncated = np.zeros(n, np.bool_)
+        if self.max_episode_steps is not None:
+            truncated = ~terminated & (episodes.steps >= self.max_episode_steps)
+
+        scored = terminated if illegal is None else terminated & ~illegal
+        rows = scored.nonzero()[0]
+        if rows.size and task.pays_at_end:
+            final = task.final_reward(episodes if rows.size == n else episodes.take(rows))
+            if final is not None:
+                rewards[rows] += final
+        if illegal is not None:
+            forfeit = np.broadcast_to(task.forfeit_reward(episodes), rewards.shape)
+            rewards[illegal] = forfeit[illegal]
+            terminated |= illegal
+            truncated &= ~illegal
+        return rewards, terminated, truncated
+
+    def _check_actions(self, actions: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        actions = np.asarray(actions)
+        if actions.shape != shape or actions.dtype.kind not in "iu":
+            raise ValueError(f"actions must be integers of shape {shape}, got {actions.dtype} of shape {actions.shape}")
         if self._keys is None:
             raise gym.error.ResetNeeded("call reset() before step()")
         # One comparison tests both ends: as unsigned numbers, negative ones are huge.
