@@ -279,6 +279,20 @@ def test_a_gpt2_and_a_pruned_llama(directory, tmp_path):
         assert len(model.q_net.adapters) == 4 and all(value.any() for value in model.q_net.adapters.values())
 
 
+def test_a_model_in_half_precision_has_adapters_in_single(directory):
+    from transformers import AutoModelForCausalLM
+
+    half = HuggingFaceLM(directory, model=AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16))
+    plain, low_rank = (make(directory, echo, policy_kwargs={"model": half, "lora": lora}) for lora in (None, LORA))
+    rows = plain.env.reset()
+    assert np.array_equal(plain.action_values(rows), low_rank.action_values(rows))
+    before = weights(low_rank.q_net)
+    low_rank.learn(120)
+    for name, value in weights(low_rank.q_net).items():
+        assert value.dtype == torch.float32 and (value != before[name]).any()
+    assert not np.array_equal(plain.action_values(rows), low_rank.action_values(rows))
+
+
 def test_settings(directory):
     assert checked_lora({"rank": 4}) == (4, 8.0, "all-linear", 1e-4)
     given = {"rank": 2, "alpha": 1, "target_modules": ["q_proj", "v_proj"], "learning_rate": 1e-3}

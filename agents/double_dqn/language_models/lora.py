@@ -100,7 +100,7 @@ class AdaptedLM(HuggingFaceLM):
         lora: The adapters.
 
     Attributes:
-        adapters: Their weights, from torch's global generator, which whoever builds the agent's networks lends.
+        adapters: Their weights, float32, drawn from torch's global generator: the agent lends it with its own seed.
 
     Raises:
         ModuleNotFoundError: If the package peft is missing.
@@ -127,8 +127,16 @@ class AdaptedLM(HuggingFaceLM):
         config = peft.LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, fan_in_fan_out=transposed
         )
-        peft.inject_adapter_in_model(config, model)
+        try:
+            peft.inject_adapter_in_model(config, model)
+        except ValueError as error:  # layers of Mamba, which its kernels read past an adapter
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"lora['target_modules'] must suit the model, got {lora.target_modules!r}: {reason}"
+            ) from None
         learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for parameter in learned.values():
+            parameter.data = parameter.data.float()  # small steps would be lost in half precision
         # A dot would divide a parameter's name.
         self.adapters = Adapters({name.replace(".", "-"): parameter for name, parameter in learned.items()})
         self._changes = 0
