@@ -70,7 +70,8 @@ class DoubleDQN(LearningAgent):
     ``"EncoderPolicy"`` puts a pretrained encoder of texts in front.
 
     *A language model*, ``"LanguageModelPolicy"``: it stays as it is and reads each token once; a head on its hidden
-    states learns what its likeliest tokens are worth: :class:`agents.double_dqn.language_models.LanguageModelPolicy`.
+    states, and low-rank adapters if wanted, learn what its likeliest tokens are worth:
+    :class:`agents.double_dqn.language_models.LanguageModelPolicy`.
 
     What it adds to SB3's ``DQN``: Double Q-learning (arXiv:1509.06461), dueling heads (arXiv:1511.06581), prioritized
     replay (arXiv:1511.05952; of sequences with priorities as in R2D2), n-step targets, a return lower bound

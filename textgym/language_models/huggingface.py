@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +107,7 @@ class HuggingFaceLM:
     def __deepcopy__(self, memo: dict[int, Any]) -> HuggingFaceLM:
         return self  # its weights never change: gymnasium.make copies the arguments it is given
 
-    def reading(self) -> HuggingFaceLM:
+    def reading(self) -> Self:
         """The same weights, with a key-value cache of its own."""
         own = copy.copy(self)
         own.forget()
@@ -138,14 +138,19 @@ class HuggingFaceLM:
 
         Of a prefix longer than the model's context, the last tokens are read, without the cache's help.
         """
-        import torch
-
-        from textgym.language_models.key_values import empty_cache
-
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
         rows = [self._prefix(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
         if not rows:
             return np.zeros((0, self.vocab_size), np.float32)
+        self._go_on(rows)
+        return self._last.cpu().numpy()
+
+    def _go_on(self, rows: list[list[int]]) -> None:
+        """Read what rows of the model's tokens add to those of the last call."""
+        import torch
+
+        from textgym.language_models.key_values import empty_cache
+
         if len(rows) != len(self._rows):
             self.forget()
             self._cache = empty_cache(self._model, len(rows))
@@ -157,7 +162,6 @@ class HuggingFaceLM:
             with torch.inference_mode():
                 self._read(new, kept)
         self._rows = rows
-        return self._last.cpu().numpy()
 
     def text_log_probs(self, prompts: Sequence[str], completions: Sequence[str]) -> list[NDArray[np.float64]]:
         """See :meth:`~textgym.language_models.LanguageModel.text_log_probs`; both texts are encoded on their own.

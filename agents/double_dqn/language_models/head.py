@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium import spaces
@@ -13,6 +13,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from agents.double_dqn.language_models.reader import States
+
+if TYPE_CHECKING:
+    from agents.double_dqn.language_models.lora import AdaptedLM
 
 
 class CandidateQNetwork(BasePolicy):
@@ -31,6 +34,10 @@ class CandidateQNetwork(BasePolicy):
         n_bins: See above (≥ 1).
         state_value: Whether it values states beside them, for ``"ilql"``: see :meth:`state_logits`.
         value_range: Lowest and highest return.
+
+    Attributes:
+        trunk: The model whose hidden states it values, if that has adapters, which learn with it; None for the plain
+            one's.
     """
 
     embedding: Tensor
@@ -62,6 +69,11 @@ class CandidateQNetwork(BasePolicy):
         for layer in layers:
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
+        self.trunk: AdaptedLM | None = None
+
+    def adapt(self, trunk: AdaptedLM) -> None:
+        """Value the hidden states of a model with adapters, which become parameters of this network."""
+        self.trunk, self.adapters = trunk, trunk.adapters
 
     def logits(self, states: States) -> Tensor:
         """Logits of the return of each candidate: states of shape ``(...)`` → ``(..., k, n_bins)``."""

@@ -225,9 +225,10 @@ class LanguageModelPath(SequencePath):
         return self.replay.sample_states(batch_size, beta=beta)
 
     def loss(self, batch: StatesBatch) -> Loss:  # type: ignore[override]  # noqa: D102
-        policy, episodes, states = self.policy, batch.episodes, batch.states
+        policy, episodes = self.policy, batch.episodes
         if policy.objective == "pcl":
             return self._inconsistency(batch)
+        states = self._states(policy.q_net, batch)
         chosen = batch.chosen.unsqueeze(-1)
         extra: torch.Tensor | float = 0.0
         logits = policy.q_net.logits(states)  # (B, T, k, bins)
@@ -241,8 +242,9 @@ class LanguageModelPath(SequencePath):
             counts = episodes.valid
         elif policy.objective == "ilql":
             with torch.no_grad():
-                q_taken = policy.q_net_target.q_values(states, policy.eta).gather(-1, chosen).squeeze(-1)
-                next_values = policy.q_net_target.to_values(policy.q_net_target.state_logits(states))
+                rated = self._states(policy.q_net_target, batch)
+                q_taken = policy.q_net_target.q_values(rated, policy.eta).gather(-1, chosen).squeeze(-1)
+                next_values = policy.q_net_target.to_values(policy.q_net_target.state_logits(rated))
             counts = episodes.valid
             goals = objectives.in_sample_targets(episodes.rewards, counts, next_values, self.model.gamma)
             weights = counts * episodes.weights.unsqueeze(1)
@@ -270,10 +272,18 @@ class LanguageModelPath(SequencePath):
 
     def _soft_values(self, network: CandidateQNetwork, batch: StatesBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of the actions taken and soft values of the states acted in, ``(B, T)`` each."""
-        states, eta = batch.states, self.policy.eta
+        states, eta = self._states(network, batch), self.policy.eta
         q_values = network.q_values(states, eta)
         q_taken = q_values.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
         return q_taken, objectives.soft_values(q_values, states.prior(), eta)
+
+    @staticmethod
+    def _states(network: CandidateQNetwork, batch: StatesBatch) -> States:
+        """The batch's states as a network sees them: as they were stored, or read anew by its adapted trunk."""
+        if network.trunk is None:
+            return batch.states
+        hidden = network.trunk.hidden_after(batch.episodes.tokens, batch.episodes.action_positions)
+        return batch.states._replace(hidden=hidden)
 
     def _reported(
         self, loss: torch.Tensor, errors: torch.Tensor, counts: torch.Tensor, q_taken: torch.Tensor, valid: torch.Tensor

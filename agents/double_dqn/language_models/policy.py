@@ -13,6 +13,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.language_models.head import CandidateQNetwork
+from agents.double_dqn.language_models.lora import AdaptedLM, AdaptedReader, checked_lora
 from agents.double_dqn.language_models.objectives import OBJECTIVES, SPANS
 from agents.double_dqn.language_models.reader import Reader
 from agents.pruning.language_model import load_language_model
@@ -49,12 +50,21 @@ class LanguageModelPolicy(DQNPolicy):
         value_range: Lowest and highest return to go: (0, 1), or (-1, 1) where tokens earn changes of the reward.
         fingerprint: That of the model on which the head was learned, which ``model`` must have (see
             :attr:`textgym.language_models.HuggingFaceLM.fingerprint`); files of the agent hold it. None for a new head.
+        lora: Low-rank adapters beside the model's linear layers learn as well (LoRA, arXiv:2106.09685): a mapping with
+            ``rank`` (≥ 1) and, if need be, ``alpha`` (> 0; 2·rank), ``target_modules`` (``"all-linear"``, or a list of
+            names of layers) and ``learning_rate`` (1e-4; later in proportion to the agent's own, and the same where
+            that begins at 0). The head then values the adapted model's hidden states; candidates and prior stay the
+            plain one's, and so does the divergence. A token is read by both. An update reads its texts anew, with a
+            gradient, and with a target network once more by the target's own adapters, which follow as its head does;
+            what was read before it of texts under way is forgotten, so that a value is never that of older weights.
+            It needs the package peft (extra ``lora``). None for a model that stays as it is.
         optimizer_class: The optimizer.
         optimizer_kwargs: Its arguments, without the learning rate; None for a weight decay of 0.1.
 
     Raises:
-        ValueError: If an argument is out of range, the model's tokens are not the environment's, or it is another one
-            than the head was learned on.
+        ValueError: If an argument is out of range, the model's tokens are not the environment's, it is another one
+            than the head was learned on, or, with ``lora``, reads fewer tokens than the environment's texts may have.
+        ModuleNotFoundError: If ``lora`` needs a package that is missing.
     """
 
     q_net: CandidateQNetwork  # type: ignore[assignment]
@@ -77,6 +87,7 @@ class LanguageModelPolicy(DQNPolicy):
         span: str = "prefix",
         value_range: tuple[float, float] = (0.0, 1.0),
         fingerprint: str | None = None,
+        lora: dict[str, Any] | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -97,6 +108,12 @@ class LanguageModelPolicy(DQNPolicy):
         if not 0 < expectile < 1:
             raise ValueError(f"expectile must lie between 0 and 1, got {expectile!r}")
         self.fingerprint = _checked_fingerprint(self.language_model, fingerprint)
+        self.lora, self._adapters = lora, None if lora is None else checked_lora(lora)
+        if lora is not None and observation_space.shape[0] > self.language_model.context_length:
+            raise ValueError(
+                f"model must read the {observation_space.shape[0]} tokens that a text of env may have, with lora, "
+                f"got one that reads {self.language_model.context_length}"
+            )
         self.expectile, self.span, self.value_range = expectile, span, checked_value_range(value_range)
         self.candidates = check_at_least("candidates", candidates, 2)
         self.n_bins = check_at_least("n_bins", n_bins, 2) if objective == "qsharp" else 1
@@ -125,19 +142,30 @@ class LanguageModelPolicy(DQNPolicy):
             state_value=self.objective == "ilql",
             value_range=self.value_range,
         )
+        if self._adapters is not None:  # after the head, whose first weights are thus those without them
+            network.adapt(AdaptedLM(self.language_model, self._adapters))
         return network.to(self.device)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        if self._adapters is not None:
+            first = lr_schedule(1)
+            self.q_net.adapters.learn_with(self.optimizer, self._adapters.learning_rate / first if first else 1.0)
 
     def reader(self) -> Reader:
         """What reads the texts of one set of rows."""
         assert isinstance(self.observation_space, TokenSequence)
-        return Reader(self.language_model, self.observation_space.pad_id, self.candidates)
+        pad_id, trunk = self.observation_space.pad_id, self.q_net.trunk
+        if trunk is None:
+            return Reader(self.language_model, pad_id, self.candidates)
+        return AdaptedReader(self.language_model, trunk, pad_id, self.candidates)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         for name in ("net_arch", "activation_fn", "normalize_images", "features_extractor_class"):
             data.pop(name, None)
         data.pop("features_extractor_kwargs", None)
-        names = "candidates eta objective lambda_ guided width expectile span value_range fingerprint".split()
+        names = "candidates eta objective lambda_ guided width expectile span value_range fingerprint lora".split()
         bins = {"n_bins": self.n_bins} if self.objective == "qsharp" else {}
         return data | {name: getattr(self, name) for name in names} | bins | {"model": self.language_model.path}
 

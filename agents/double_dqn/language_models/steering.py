@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[Any]:
     """Within the context, ``lm.generate`` writes by π ∝ π₀·exp(strength · Q/η).
 
-    The trunk is not run a second time: the hidden state is taken where ``generate`` hands it to the last layer.
+    The trunk is not run a second time: the hidden state is taken where ``generate`` hands it to the last layer. Only
+    a trunk with adapters (``lora``) is: it reads each token beside ``lm``, whose probabilities stay the plain ones.
 
     Args:
         model: A :class:`agents.DoubleDQN` with a :class:`LanguageModelPolicy`.
@@ -46,9 +47,14 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
         raise ValueError("lm must be the language model that was learned on: its output embedding is another one")
     network = policy.q_net
     caught: list[Tensor] = []
+    adapted = None if network.trunk is None else network.trunk.reading()
+    shown: list[Tensor | None] = []  # which tokens of each row are none of the padding on the left
 
     def catch(_: Any, inputs: tuple[Tensor, ...]) -> None:
         caught[:] = [inputs[0]]
+
+    def catch_mask(_: Any, __: Any, named: dict[str, Any]) -> None:
+        shown[:] = [named.get("attention_mask")]
 
     def steer(input_ids: Tensor, scores: Tensor) -> Tensor:
         hidden = caught[0]
@@ -56,7 +62,8 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
             raise ValueError("steering needs one token at a time: no assisted decoding")
         log_probs = scores.float().log_softmax(dim=-1)
         best, tokens = log_probs.topk(min(policy.candidates, scores.shape[-1]), dim=-1)
-        states = States(hidden[:, -1].float().to(network.device), tokens.to(network.device), best.to(network.device))
+        seen = hidden[:, -1].float() if adapted is None else adapted.hidden_of(_without_padding(input_ids, shown[0]))
+        states = States(seen.to(network.device), tokens.to(network.device), best.to(network.device))
         with torch.no_grad():
             values = strength * network.q_values(states, policy.eta)
         steered = states.among_all(policy_log_probs(values, states.prior(), policy.eta))
@@ -67,10 +74,21 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
     def steered_generate(*args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
         return generate(*args, logits_processor=[*(logits_processor or ()), steer], **kwargs)
 
-    handle = last.register_forward_pre_hook(catch)
+    handles = [last.register_forward_pre_hook(catch)]
+    if adapted is not None:
+        handles.append(lm.register_forward_pre_hook(catch_mask, with_kwargs=True))
     lm.generate = steered_generate
     try:
         yield lm
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         del lm.generate
+
+
+def _without_padding(ids: Tensor, mask: Tensor | None) -> list[list[int]]:
+    """The ids of each row that an attention mask shows: shape ``(n, L)`` both."""
+    if mask is not None and mask.shape != ids.shape:
+        raise ValueError(f"attention_mask must have the shape {tuple(ids.shape)} with lora, got {tuple(mask.shape)}")
+    shown = torch.ones_like(ids) if mask is None else mask
+    return [row[known].tolist() for row, known in zip(ids, shown.bool(), strict=True)]
