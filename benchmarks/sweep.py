@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,39 +72,11 @@ def tuned(agent: str) -> dict[str, Any]:
     return read_yaml_mapping(path)["agent_kwargs"] if path.is_file() else {}
 
 
-RARE_SUCCESS: dict[str, Any] = {
-    "buffer_size": 300_000,
-    "priority_alpha": 1.0,
-    "priority_beta": 0.0,
-    "policy_kwargs": {"optimizer_kwargs": {"weight_decay": 0.3, "decoupled_weight_decay": True}},
-}
-"""For rewards that chance finds once in thousands of episodes: replay forgets no success, draws them again and again
-without correcting for it, and the network is kept from learning them by heart."""
-UCB: dict[str, Any] = {"exploration": "ucb", "exploration_kwargs": {"coefficient": 0.03, "context": 8}}
-BOLTZMANN: dict[str, Any] = {
-    "exploration": "boltzmann",
-    "exploration_kwargs": {"initial_temperature": 0.03, "final_temperature": 0.003, "fraction": 0.3},
-}
-EXPLORERS: tuple[dict[str, Any], ...] = (UCB, {"exploration": "epsilon"}, BOLTZMANN)
-"""Of the sparse sweep. Random tokens fall to a tenth over three tenths of the run, for the two that draw them."""
-
-
-def sparse(explorers: Iterable[dict[str, Any]], seeds: Iterable[int], lower_bound: bool = True) -> tuple[Cell, ...]:
-    """Cells of the sparse sweep: each explorer, with whatever other arguments it brings, on each seed."""
-    explorers = tuple(explorers)
-    schedule = {"exploration_fraction": 0.3, "exploration_final_eps": 0.1}
-    return tuple(
-        Cell(
-            "ours",
-            "TextGen/Reverse-Sparse-v0",
-            seed,
-            agent_kwargs={"lower_bound": lower_bound, **schedule, **RARE_SUCCESS, **explorer},
-            budget_steps=300_000,
-            evaluations=15,
-        )
-        for seed in seeds
-        for explorer in explorers
-    )
+DECAY: dict[str, Any] = {"optimizer_kwargs": {"weight_decay": 0.3, "decoupled_weight_decay": True}}
+SPARSE: tuple[dict[str, Any], ...] = ({}, {"policy_kwargs": DECAY})
+"""For a reward that chance finds once in 4,096 episodes: the defaults, and a network that is kept from learning its few
+successes by heart. The decay was chosen on seeds 20 and 21."""
+SPARSE_SEEDS = range(10, 20)
 
 
 SWEEPS: dict[str, tuple[Cell, ...]] = {
@@ -137,13 +108,11 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
         for feature_map in ("softmax", "relu")
         for seed in SEEDS
     ),
-    # Success by chance is 1 in 4,096: which explorer finds it, with the return lower bound and without? The arguments
-    # were chosen on seeds 1 and 2; seeds 3 and 4 had no part in it.
-    "sparse": (
-        *sparse(EXPLORERS, SEEDS),
-        *sparse([UCB | {"q_lambda": 0.7}], (*SEEDS, 3, 4)),
-        *sparse([UCB], (3, 4)),
-        *sparse(EXPLORERS, SEEDS, lower_bound=False),
+    # Is the rule found for any seed?
+    "sparse": tuple(
+        Cell("ours", "TextGen/Reverse-Sparse-v0", seed, agent_kwargs=arguments, budget_steps=300_000, evaluations=30)
+        for seed in SPARSE_SEEDS
+        for arguments in SPARSE
     ),
     # Does an autoencoder between the embedding and the Q-network help, alone or with its own loss beside the agent's?
     "autoencoder": tuple(

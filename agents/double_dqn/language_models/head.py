@@ -33,9 +33,11 @@ class CandidateQNetwork(BasePolicy):
         width: Width of g (≥ 1).
         n_bins: See above (≥ 1).
         state_value: Whether it values states beside them, for ``"ilql"``: see :meth:`state_logits`.
-        value_range: Lowest and highest return.
+        value_range: Lowest and highest return; of what follows a token, where its own reward is learned apart.
+        candidate_rewards: Whether a token's own reward is learned apart: see :class:`CandidateRewards`.
 
     Attributes:
+        rewards: The model of a token's own reward; None where a value is learned as a whole.
         trunk: The model whose hidden states it values, if that has adapters, which learn with it; None for the plain
             one's.
     """
@@ -52,14 +54,13 @@ class CandidateQNetwork(BasePolicy):
         n_bins: int = 1,
         state_value: bool = False,
         value_range: tuple[float, float] = (0.0, 1.0),
+        candidate_rewards: bool = False,
     ) -> None:
         super().__init__(observation_space, action_space)
         self.n_bins, self.value_range = n_bins, value_range
         self.register_buffer("embedding", embedding, persistent=False)
-        self.scale = float(embedding.float().pow(2).sum(dim=1).mean().rsqrt())  # of embeddings of mean length 1
-        self.body = nn.Sequential(
-            nn.LayerNorm(hidden_dim), nn.Linear(hidden_dim, width), nn.GELU(), nn.LayerNorm(width)
-        )
+        self.scale = _unit_scale(embedding)
+        self.body = _body(hidden_dim, width)
         self.value = nn.Linear(width, n_bins)
         self.query = nn.Linear(width, n_bins * embedding.shape[1])
         layers = [self.value, self.query]
@@ -69,6 +70,7 @@ class CandidateQNetwork(BasePolicy):
         for layer in layers:
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
+        self.rewards = CandidateRewards(hidden_dim, embedding, width) if candidate_rewards else None
         self.trunk: AdaptedLM | None = None
 
     def adapt(self, trunk: AdaptedLM) -> None:
@@ -76,7 +78,10 @@ class CandidateQNetwork(BasePolicy):
         self.trunk, self.adapters = trunk, trunk.adapters
 
     def logits(self, states: States) -> Tensor:
-        """Logits of the return of each candidate: states of shape ``(...)`` → ``(..., k, n_bins)``."""
+        """Logits of the return of each candidate: states of shape ``(...)`` → ``(..., k, n_bins)``.
+
+        Where a token's own reward is learned apart, of the return that follows it.
+        """
         states = self._here(states)
         features = self.body(states.hidden)
         queries = self.scale * self.query(features).unflatten(-1, (self.n_bins, -1))  # (..., bins, D')
@@ -99,8 +104,17 @@ class CandidateQNetwork(BasePolicy):
         """
         logits = self.logits(states)
         if self.n_bins == 1:
-            return self.mean_returns(logits)
-        return eta * (logits.log_softmax(dim=-1) + self._returns(logits) / eta).logsumexp(dim=-1)
+            values = self.mean_returns(logits)
+        else:
+            values = eta * (logits.log_softmax(dim=-1) + self._returns(logits) / eta).logsumexp(dim=-1)
+        return values if self.rewards is None else values + self.own_rewards(states).detach()
+
+    def own_rewards(self, states: States) -> Tensor:
+        """Rewards of the candidates themselves, ``(...)`` → ``(..., k)``; needs ``candidate_rewards``."""
+        assert self.rewards is not None
+        states = self._here(states)
+        rewards: Tensor = self.rewards(states.hidden, states.tokens, self.embedding)
+        return rewards
 
     def mean_returns(self, logits: Tensor) -> Tensor:
         """Mean of the returns that logits stand for: ``(..., n_bins)`` → ``(...)``."""
@@ -136,6 +150,48 @@ class CandidateQNetwork(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
         return self(observation)
+
+
+class CandidateRewards(nn.Module):
+    """The reward that each candidate a would earn in a state with hidden state h: b_a + v(h) + ⟨B·g(h), E_a⟩.
+
+    Args:
+        hidden_dim: Size D of a hidden state.
+        embedding: The model's output embedding E, shape ``(V, D')``.
+        width: Width of g (≥ 1).
+    """
+
+    def __init__(self, hidden_dim: int, embedding: Tensor, width: int) -> None:
+        super().__init__()
+        self.scale = _unit_scale(embedding)
+        self.body = _body(hidden_dim, width)
+        self.state = nn.Linear(width, 1)
+        self.query = nn.Linear(width, embedding.shape[1])
+        self.token = nn.Embedding(len(embedding), 1)
+        for layer in (self.state, self.query):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.token.weight)
+
+    def forward(self, hidden: Tensor, tokens: Tensor, embedding: Tensor) -> Tensor:
+        """Hidden states ``(..., D)`` and candidates ``(..., k)`` → rewards ``(..., k)``."""
+        features = self.body(hidden)
+        queries = self.scale * self.query(features)
+        if embedding.dtype == queries.dtype:
+            products = candidate_products(queries, tokens, embedding)
+        else:
+            products = (F.embedding(tokens, embedding).to(queries.dtype) @ queries.unsqueeze(-1)).squeeze(-1)
+        # Ten times the step of the others: a token is seen in few of the states.
+        return 10 * self.token(tokens).squeeze(-1) + self.state(features) + products
+
+
+def _body(hidden_dim: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(hidden_dim), nn.Linear(hidden_dim, width), nn.GELU(), nn.LayerNorm(width))
+
+
+def _unit_scale(embedding: Tensor) -> float:
+    """What makes embeddings have a mean length of 1."""
+    return float(embedding.float().pow(2).sum(dim=1).mean().rsqrt())
 
 
 def candidate_products(queries: Tensor, tokens: Tensor, embedding: Tensor) -> Tensor:

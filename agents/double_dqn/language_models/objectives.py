@@ -110,6 +110,20 @@ def path_residuals(
     return torch.where(counts, along, 0.0), counts
 
 
+def candidate_reward_loss(predicted: Tensor, rewards: Tensor, counts: Tensor, weights: Tensor) -> Tensor:
+    """Squared error of what candidates earn themselves, averaged over those that somebody asked for.
+
+    Args:
+        predicted: Shape ``(B, T, k)``; the only argument that gets a gradient.
+        rewards: Shape ``(B, T, k)``; NaN where nobody asked.
+        counts: Which candidates there are, bool, shape ``(B, T, k)``.
+        weights: Of the episodes, shape ``(B,)``.
+    """
+    known = counts & ~rewards.isnan()
+    errors = torch.where(known, predicted - torch.where(known, rewards, 0.0), 0.0)
+    return weighted_mean(errors.square(), known, weights[:, None, None].expand_as(errors))
+
+
 def in_sample_targets(rewards: Tensor, valid: Tensor, values: Tensor, gamma: float) -> Tensor:
     """Reward plus the next state's value, which no action outside the data has a part in (arXiv:2206.11871).
 

@@ -57,7 +57,7 @@ class LanguageModelPath(SequencePath):
     def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)
         self.reader: Reader | None = None  # of the environments trained in
-        self._seen: tuple[States, NDArray[np.float32]] | None = None
+        self._seen: tuple[States, NDArray[np.float32], NDArray[np.float64]] | None = None
         self._handover: NDArray[np.int64] | None = None  # tokens after which the model goes on alone
         self._nats = np.zeros(0)  # of the texts under way
         self.nats: deque[float] = deque(maxlen=_RECENT)
@@ -86,6 +86,12 @@ class LanguageModelPath(SequencePath):
             given = explorer if kind is not EXPLORATIONS["ucb"] else self.model.exploration_kwargs
             raise ValueError(f"exploration must be left out for {name}, which draws from its policy, got {given!r}")
         super().check()
+        asks = (self.model.policy_kwargs or {}).get("candidate_rewards", False)
+        if asks and self.model.env is not None and not self.model.env.has_attr("rewards_of"):
+            raise ValueError(
+                "candidate_rewards needs a native batched environment, as agents.make_vec_env makes them, "
+                f"got {type(self.model.env).__name__}"
+            )
         if self.model._vec_normalize_env is not None:
             raise ValueError(f"env must not be a VecNormalize for {self.model.policy_name}: rewards lie in [0, 1]")
         task = self.model.env.get_attr("task")[0] if self.model.env is not None else None
@@ -173,8 +179,15 @@ class LanguageModelPath(SequencePath):
         # A ratio of exactly 1 is kept for the model's own choices: see objectives.from_the_prior.
         log_ratios = np.where(alone, 0.0, np.where(log_ratios == 0, 1e-4, log_ratios)).astype(np.float32)
         self._taken += 1
-        self._seen = extra, log_ratios
+        self._seen = extra, log_ratios, self._asked(extra.tokens.numpy())
         return Choice(actions, None)
+
+    def _asked(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each of some tokens would earn, ``(n, k)`` → ``(n, k)``; ``(n, 0)`` where that is not to be asked."""
+        if not self.policy.candidate_rewards:
+            return np.zeros((len(tokens), 0))
+        assert self.model.env is not None
+        return np.stack(self.model.env.env_method("rewards_of", tokens))
 
     def _drawn_handovers(self, n: int) -> NDArray[np.int64]:
         """After how many tokens the model goes on alone, in n new episodes."""
@@ -255,6 +268,9 @@ class LanguageModelPath(SequencePath):
         else:
             goals = targets.monte_carlo_returns(episodes.rewards, episodes.valid, self.model.gamma)
             counts = objectives.from_the_prior(batch.log_ratios, episodes.valid)
+        if policy.candidate_rewards:
+            extra = extra + self._reward_loss(batch, states)
+            goals = goals - episodes.rewards  # what follows the token
         shares = policy.q_net.shares(goals)
         loss = extra + objectives.distribution_loss(taken, shares, counts * episodes.weights.unsqueeze(1))
         q_values = policy.q_net.mean_returns(taken.detach())
@@ -268,7 +284,16 @@ class LanguageModelPath(SequencePath):
             episodes.rewards, episodes.valid, q_taken, values, self.model.gamma, policy.span
         )
         loss = weighted_mean(0.5 * (residuals / policy.eta).square(), counts, episodes.weights)
+        if policy.candidate_rewards:
+            loss = loss + self._reward_loss(batch, self._states(policy.q_net, batch))
         return self._reported(loss, residuals.detach(), counts, q_taken.detach(), episodes.valid)
+
+    def _reward_loss(self, batch: StatesBatch, states: States) -> torch.Tensor:
+        """Half the squared error of the candidates' own rewards; a unit of η counts as one."""
+        policy, episodes = self.policy, batch.episodes
+        counts = episodes.valid.unsqueeze(-1) & (states.log_probs > -torch.inf)
+        predicted, rewards = policy.q_net.own_rewards(states) / policy.eta, batch.own_rewards / policy.eta
+        return 0.5 * objectives.candidate_reward_loss(predicted, rewards, counts, episodes.weights)
 
     def _soft_values(self, network: CandidateQNetwork, batch: StatesBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of the actions taken and soft values of the states acted in, ``(B, T)`` each."""

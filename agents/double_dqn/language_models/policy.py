@@ -47,6 +47,10 @@ class LanguageModelPolicy(DQNPolicy):
         guided: Share of the episodes that the guided policy begins, in [0, 1]; ``"qsharp"`` hands each over to the
             model after a random number of tokens.
         width: Width of the head (≥ 1).
+        candidate_rewards: Whether the environment is asked in each state what every candidate would earn, so that a
+            token's own reward is learned from all of them, not from the one that was drawn, and apart from what
+            follows it. For rewards that are dense and cost little: k of them are computed for each token of training,
+            none at use. The environment must be a native one: see :meth:`textgym.TextGenVectorEnv.rewards_of`.
         value_range: Lowest and highest return to go: (0, 1), or (-1, 1) where tokens earn changes of the reward.
         fingerprint: That of the model on which the head was learned, which ``model`` must have (see
             :attr:`textgym.language_models.HuggingFaceLM.fingerprint`); files of the agent hold it. None for a new head.
@@ -85,6 +89,7 @@ class LanguageModelPolicy(DQNPolicy):
         width: int = 256,
         expectile: float = 0.8,
         span: str = "prefix",
+        candidate_rewards: bool = False,
         value_range: tuple[float, float] = (0.0, 1.0),
         fingerprint: str | None = None,
         lora: dict[str, Any] | None = None,
@@ -118,6 +123,7 @@ class LanguageModelPolicy(DQNPolicy):
         self.candidates = check_at_least("candidates", candidates, 2)
         self.n_bins = check_at_least("n_bins", n_bins, 2) if objective == "qsharp" else 1
         self.width = check_at_least("width", width, 1)
+        self.candidate_rewards = bool(candidate_rewards)
         self.eta, self.objective, self.lambda_, self.guided = check_positive("eta", eta), objective, lambda_, guided
         super().__init__(
             observation_space,
@@ -141,6 +147,7 @@ class LanguageModelPolicy(DQNPolicy):
             self.n_bins,
             state_value=self.objective == "ilql",
             value_range=self.value_range,
+            candidate_rewards=self.candidate_rewards,
         )
         if self._adapters is not None:  # after the head, whose first weights are thus those without them
             network.adapt(AdaptedLM(self.language_model, self._adapters))
@@ -165,7 +172,8 @@ class LanguageModelPolicy(DQNPolicy):
         for name in ("net_arch", "activation_fn", "normalize_images", "features_extractor_class"):
             data.pop(name, None)
         data.pop("features_extractor_kwargs", None)
-        names = "candidates eta objective lambda_ guided width expectile span value_range fingerprint lora".split()
+        names = "candidates eta objective lambda_ guided width expectile span".split()
+        names += "candidate_rewards value_range fingerprint lora".split()
         bins = {"n_bins": self.n_bins} if self.objective == "qsharp" else {}
         return data | {name: getattr(self, name) for name in names} | bins | {"model": self.language_model.path}
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from agents.double_dqn.language_models.reader import States
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer
 
-COLUMNS = ("hidden", "tokens", "log_probs", "log_ratios")
+COLUMNS = ("hidden", "tokens", "log_probs", "log_ratios", "own_rewards")
 """What is kept of an episode of T actions, D numbers a state and k + 1 candidates: float16, ``(T, D)``; int32 and
-float16, ``(T, k + 1)``; float16, ``(T,)``."""
+float16, ``(T, k + 1)``; float16, ``(T,)``; float16, ``(T, k + 1)``, or ``(T, 0)`` where they are not asked for."""
 
 
 class StatesBatch(NamedTuple):
@@ -26,12 +26,14 @@ class StatesBatch(NamedTuple):
         states: Of each action, shape ``(B, T)``; zeros, and a uniform prior, where there is none.
         chosen: Place of each action among the candidates, int64, shape ``(B, T)``.
         log_ratios: log π − log π₀ of each action, under the policy that acted, shape ``(B, T)``; 0 for the model's own.
+        own_rewards: What each candidate would have earned, shape ``(B, T, k + 1)``; NaN where nobody asked.
     """
 
     episodes: EpisodeBatch
     states: States
     chosen: Tensor
     log_ratios: Tensor
+    own_rewards: Tensor
 
     @property
     def indices(self) -> NDArray[np.int64]:
@@ -80,13 +82,15 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         infos: list[dict[str, Any]],
         states: States,
         log_ratios: NDArray[np.floating],
+        own_rewards: NDArray[np.floating],
     ) -> None:
-        """:meth:`add`, with the states acted in, shape ``(n_envs,)``, and the log-ratio of each action."""
+        """:meth:`add`, with the states acted in, shape ``(n_envs,)``, and the rest of :data:`COLUMNS` of each."""
         parts = (
             states.hidden.cpu().numpy().astype(np.float16),
             states.tokens.cpu().numpy().astype(np.int32),
             states.log_probs.cpu().numpy().astype(np.float16),
             log_ratios.astype(np.float16),
+            own_rewards.astype(np.float16),
         )
         for row, history in enumerate(self._open):
             history.append(tuple(part[row] for part in parts))
@@ -127,7 +131,8 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         )
         is_action = (tokens == episodes.actions.unsqueeze(-1)) & (states.log_probs > -torch.inf)
         chosen = is_action.long().argmax(dim=-1)
-        return StatesBatch(episodes, states, chosen, self._tensor(arrays["log_ratios"].astype(np.float32)))
+        rest = (self._tensor(arrays[name].astype(np.float32)) for name in ("log_ratios", "own_rewards"))
+        return StatesBatch(episodes, states, chosen, *rest)
 
     @property
     def nbytes(self) -> int:
@@ -169,6 +174,8 @@ def _joined(episodes: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
 
 def _split(joined: dict[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
     """What :func:`_joined` joined; each array is one of its own, so that a dropped episode frees its memory."""
+    if "own_rewards" not in joined and "tokens" in joined:  # a file from before there were any
+        joined = joined | {"own_rewards": np.zeros((len(joined["tokens"]), 0), np.float16)}
     ends = np.cumsum(joined["lengths"]).tolist()
     starts = [0, *ends][:-1]
     return [{name: joined[name][start:end].copy() for name in COLUMNS} for start, end in zip(starts, ends, strict=True)]
