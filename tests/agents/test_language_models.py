@@ -172,6 +172,12 @@ def test_expectile_cross_entropy_by_hand():
     assert logit.grad.sum() == pytest.approx(0.0, abs=1e-6) and logit.grad.abs().min() > 0.05
 
 
+def test_candidate_reward_loss_by_hand():
+    predicted, rewards = torch.tensor([[[0.5, 0.0, 9.0]]]), torch.tensor([[[0.0, torch.nan, 1.0]]])
+    counts = torch.tensor([[[True, True, False]]])
+    assert objectives.candidate_reward_loss(predicted, rewards, counts, torch.tensor([2.0])) == pytest.approx(0.5)
+
+
 # ---------------------------------------------------------------------------------------------- reading and acting
 
 
@@ -253,6 +259,36 @@ def test_one_seed_repeats_a_run(directory):
         assert torch.equal(a, b)
 
 
+def test_rewards_of_all_candidates(directory, tmp_path):
+    """Replay holds what the environment pays for each candidate; the head learns it, and adds what follows."""
+    model = make(directory, echo, dense=True, n_envs=32, policy_kwargs={"candidate_rewards": True}, learning_rate=1e-2)
+    model.learn(6_400)
+    batch = model.replay_buffer.sample_states(64)
+    valid = batch.episodes.valid
+    taken = batch.own_rewards.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(taken[valid], batch.rewards[valid], atol=1e-3, rtol=0)
+    exists = valid.unsqueeze(-1) & (batch.states.log_probs > -torch.inf)
+    with torch.no_grad():
+        own = model.policy.q_net.own_rewards(batch.states)
+        values = model.policy.q_net.q_values(batch.states, ETA)
+        after = model.policy.q_net.mean_returns(model.policy.q_net.logits(batch.states))
+    assert (own - batch.own_rewards)[exists].abs().mean() < 0.1 * batch.own_rewards[exists].abs().mean()
+    assert torch.equal(values, after + own)
+    model.save(tmp_path / "model")
+    again = DoubleDQN.load(tmp_path / "model")
+    observations = model.env.reset()
+    assert np.array_equal(again.action_values(observations), model.action_values(observations))
+
+
+def test_candidate_rewards_need_a_native_environment(directory):
+    from stable_baselines3.common.env_util import make_vec_env as one_by_one
+
+    arguments = {"prompts": PROMPTS, "reward": echo, "tokenizer": str(directory), "max_new_tokens": 3, "dense": True}
+    env = one_by_one("TextGen-v0", 2, env_kwargs=arguments)
+    with pytest.raises(ValueError, match=r"candidate_rewards needs a native batched environment.*got DummyVecEnv"):
+        DoubleDQN("LanguageModelPolicy", env, policy_kwargs={"model": str(directory), "candidate_rewards": True})
+
+
 def test_saved_and_loaded(model, tmp_path):
     observations = model.env.reset()
     model.save(tmp_path / "model")
@@ -328,6 +364,15 @@ def learned(directory, reward, objective, steps, dense=False, **policy_kwargs):
 def test_every_objective_finds_the_optimum(directory, reward, dense, objective):
     steps = 48_000 if objective == "qsharp" else 24_000
     assert distance(learned(directory, reward, objective, steps, dense), directory) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["soft_q", "qsharp", "pcl"])
+@pytest.mark.parametrize("reward", [variety, echo])
+def test_rewards_learned_apart_lead_to_the_same_optimum(directory, reward, objective):
+    steps = 48_000 if objective == "qsharp" else 24_000
+    model = learned(directory, reward, objective, steps, dense=True, candidate_rewards=True)
+    assert distance(model, directory) <= 0.05
 
 
 @pytest.mark.slow

@@ -65,7 +65,10 @@ def test_single_env_and_row_of_the_batch_agree(env_id, seed):
     ended = np.zeros(n, int)
     for _ in range(max(60, 2 * batch.unwrapped.task.max_new_tokens)):
         actions = legal_actions(batch.unwrapped.action_masks(), generator)
+        others = generator.integers(batch.unwrapped.task.vocab_size, size=n)  # legal or not
+        asked = batch.unwrapped.rewards_of(np.stack([others, actions], axis=1))
         observations, rewards, terminated, truncated, infos = batch.step(actions)
+        assert np.array_equal(asked[:, 1], rewards)
         for row, single in enumerate(singles):
             observation, reward, single_terminated, single_truncated, info = single.step(actions[row])
             assert (reward, single_terminated, single_truncated) == (

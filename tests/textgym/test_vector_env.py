@@ -86,6 +86,26 @@ def test_all_legal_masks_are_one_broadcast_element():
         env.action_masks()[0, 0] = False
 
 
+def test_rewards_of_what_is_not_done():
+    """Legal or not, each action's reward is the one that a copy of the environment pays for it."""
+    env = textgym.TextGenVectorEnv(2, "json", properties=1, masked=True, max_episode_steps=3)
+    env.reset(seed=0)
+    everything = np.tile(np.arange(env.task.vocab_size), (2, 1))
+    for _ in range(3):
+        before, asked = env.get_state(), env.rewards_of(everything)
+        for action in range(env.task.vocab_size):
+            rewards = env.step(np.full(2, action))[1]
+            env.set_state(before)
+            assert np.array_equal(asked[:, action], rewards)
+        env.step(env.action_masks().argmax(axis=1))
+    with pytest.raises(ValueError, match=r"integers of shape \(2, 3\), got int64 of shape \(1, 3\)"):
+        env.rewards_of([[0, 1, 2]])
+    with pytest.raises(ValueError, match="actions must lie in"):
+        env.rewards_of([[0], [-1]])
+    with pytest.raises(ValueError, match=r"of shape \(\)"):
+        env.rewards_of(3)
+
+
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
