@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents import DoubleDQN, make_vec_env
+from agents.saving.arguments import merge
+from agents.saving.presets import DENSE_STEERING
 from benchmarks.steering_policies import Finetuned, LookAhead, Plain, Policy, Steered, sample
+from benchmarks.steering_tasks import CHEAP
 from textgym.language_models import HuggingFaceLM
 from textgym.rewards import RewardFunction
 
 LENGTH = 40
 """Tokens of a text."""
-STRENGTHS = (0.5, 1.0, 2.0, 4.0)
+STRENGTHS = (1.0, 1.3, 2.0)
 LOOK_AHEAD_STRENGTHS = (5.0, 15.0)
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 CHECKPOINTS = 4
@@ -54,15 +57,18 @@ Points = Iterator[tuple[str, Policy]]
 
 
 def ours(task: Task) -> Points:
-    """``DoubleDQN`` with a ``LanguageModelPolicy``, at several strengths."""
+    """``DoubleDQN`` with a ``LanguageModelPolicy``, at several strengths; asks cheap rewards for every candidate."""
+    dense = task.reward in CHEAP
     arguments = {
         "prompts": task.prompts,
         "reward": task.reward,
         "tokenizer": task.model.tokenizer,
         "max_new_tokens": LENGTH,
+        "dense": dense,
     }
-    env = make_vec_env("TextGen-v0", n_envs=32, seed=task.seed, env_kwargs=arguments)
-    agent = DoubleDQN("LanguageModelPolicy", env, gamma=1.0, policy_kwargs={"model": task.model}, seed=task.seed)
+    env = make_vec_env("TextGen-v0", n_envs=64, seed=task.seed, env_kwargs=arguments)
+    chosen = merge(DENSE_STEERING if dense else {}, {"gamma": 1.0, "policy_kwargs": {"model": task.model}})
+    agent = DoubleDQN("LanguageModelPolicy", env, seed=task.seed, **chosen)
     agent.learn(task.tokens)
     for strength in STRENGTHS:
         yield f"strength {strength:g}", Steered(agent, strength)

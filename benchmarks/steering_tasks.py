@@ -108,6 +108,8 @@ def grammatical(prompts: list[str], completions: list[str], **columns: Any) -> l
 
 
 REWARDS = {"positive": positive, "keywords": keywords, "grammatical": grammatical}
+CHEAP = (positive,)
+"""Rewards that cost less than a token of the model, so that they can be asked for every candidate."""
 
 
 def _kept(text: str) -> float:

@@ -16,6 +16,7 @@ from agents.pruning.language_model import load_language_model
 from agents.saving.arguments import merge, one_line
 from agents.saving.files import CommandError, reason_of
 from agents.saving.named_rewards import named_reward
+from agents.saving.presets import DENSE_STEERING
 from agents.saving.settings import TrainSettings, resolve_settings
 from textgym.language_models import HuggingFaceLM
 from textgym.rewards import RewardError, call_reward
@@ -36,7 +37,8 @@ class Steering:
         reward: ``module:function``, with TRL's signature and returns in [0, 1].
         length: Tokens of a text at most (≥ 1).
         held_out: Prompts that are kept for evaluation (≥ 0); None for a tenth, and at most 64.
-        dense: Whether each token earns the change of the reward, which is then asked for texts that are not finished.
+        dense: Whether each token earns the change of the reward, which is then asked for texts that are not finished,
+            with every candidate for the next token: see :data:`agents.saving.presets.DENSE_STEERING`.
     """
 
     model: Path
@@ -96,7 +98,7 @@ def steering_settings(
     width = _checked_width(model, prompts + held_out, steering)
     _try_reward(steering.reward, prompts)
     folder = str(steering.model.resolve())
-    arguments = merge({"gamma": 1.0}, agent)
+    arguments = merge({"gamma": 1.0, **(DENSE_STEERING if steering.dense else {})}, agent)
     arguments["policy_kwargs"] = {
         **(arguments.get("policy_kwargs") or {}),
         "model": folder,

@@ -181,8 +181,8 @@ class CandidateRewards(nn.Module):
             products = candidate_products(queries, tokens, embedding)
         else:
             products = (F.embedding(tokens, embedding).to(queries.dtype) @ queries.unsqueeze(-1)).squeeze(-1)
-        # Ten times the step of the others: a token is seen in few of the states.
-        return 10 * self.token(tokens).squeeze(-1) + self.state(features) + products
+        # Twenty times the step of the others: a token is seen in few of the states.
+        return 20 * self.token(tokens).squeeze(-1) + self.state(features) + products
 
 
 def _body(hidden_dim: int, width: int) -> nn.Sequential:
