@@ -24,7 +24,7 @@ from textgym.rewards import RewardFunction
 
 LENGTH = 40
 """Tokens of a text."""
-STRENGTHS = (1.0, 1.3, 2.0)
+STRENGTHS = (0.7, 1.0, 1.4)
 LOOK_AHEAD_STRENGTHS = (5.0, 15.0)
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 CHECKPOINTS = 4
