@@ -247,6 +247,7 @@ def test_dense_rewards_in_training_alone(textgym, place):
     assert code == 0, err
     config = yaml.safe_load((place / "dense" / "config.yaml").read_text())
     assert config["env_args"]["dense"] is True and config["eval_args"]["dense"] is False
+    assert config["agent"]["policy_kwargs"]["candidate_rewards"] is True  # presets.DENSE_STEERING
     assert "Sampled on 64 held-out prompts" in out
     code, out, err = textgym("validate", place / "dense", "--episodes", 8, "--trust")
     assert code == 0, err

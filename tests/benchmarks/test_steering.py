@@ -6,8 +6,8 @@ import torch
 from typer.testing import CliRunner
 
 from agents.pruning.language_model import load_language_model
-from agents.saving.json_lines import read
-from benchmarks import steering, steering_methods, steering_tasks
+from agents.saving.json_lines import append, read
+from benchmarks import steering, steering_figure, steering_methods, steering_tasks
 from benchmarks.steering_policies import Finetuned, LookAhead, Plain, sample
 from tests.agents.tiny_language_models import WORDS, save_llama
 
@@ -113,6 +113,23 @@ def test_every_method_leaves_points_and_is_not_run_twice(folder, tmp_path, monke
     assert [point["point"] for point in rows["plain_positive"]["points"]] == ["best of 1", "best of 2", "best of 4"]
     ours = rows["ours_positive_seed0"]["points"]
     assert ours[0]["nats"] < ours[-1]["nats"] and all(0 < point["reward"] < 1 for point in ours)
+
+
+def test_the_figure_has_a_panel_for_each_reward(tmp_path):
+    results, picture = tmp_path / "results.jsonl", tmp_path / "frontier.png"
+    arguments = ["--results", str(results), "--out", str(picture)]
+    assert CliRunner().invoke(steering_figure.app, arguments).exit_code == 2 and not picture.exists()
+    plain = [{"point": f"best of {n}", "nats": math.log(n), "reward": 0.5 + n / 10} for n in (1, 2)]
+    append(results, {"cell": "plain_positive", "points": plain})
+    for seed, nats in ((0, 1.0), (1, 3.0)):
+        point = {"point": "strength 1", "nats": nats, "reward": 0.6}
+        append(results, {"cell": f"ours_positive_seed{seed}", "points": [point]})
+        append(results, {"cell": f"ours_keywords_seed{seed}", "points": [point]})
+    found = steering_figure.frontiers(read(results))
+    assert found.keys() == {"positive", "keywords"} and found["positive"].keys() == {"plain", "ours"}
+    assert [one["nats"] for one in found["positive"]["ours"]["strength 1"]] == [1.0, 3.0]
+    assert CliRunner().invoke(steering_figure.app, arguments).exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_tagger_of_errors_likes_right_sentences_better(model):
