@@ -193,15 +193,19 @@ def lora_figure(model: HuggingFaceLM, length: int, repeats: int) -> Figure:
 
 
 def small_model(model: HuggingFaceLM) -> HuggingFaceLM:
-    """A random Llama of one layer and some million parameters beside its embedding, with a model's width and tokens."""
+    """A random Llama of one layer, with a model's width and tokens; a million parameters beside an embedding of 576."""
     config = model._model.config
     heads = config.num_attention_heads
-    small = LlamaConfig(
-        **{"vocab_size": config.vocab_size, "hidden_size": model.hidden_dim, "num_hidden_layers": 1},
-        **{"intermediate_size": model.hidden_dim // 8, "num_attention_heads": heads},
-        **{"num_key_value_heads": getattr(config, "num_key_value_heads", heads), "tie_word_embeddings": True},
-        **{"max_position_embeddings": model.context_length},
-    )
+    sizes: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": model.hidden_dim,
+        "intermediate_size": model.hidden_dim // 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": heads,
+        "num_key_value_heads": getattr(config, "num_key_value_heads", heads),
+        "max_position_embeddings": model.context_length,
+    }
+    small = LlamaConfig(**sizes, tie_word_embeddings=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return HuggingFaceLM(model.path, model.tokenizer, model=LlamaForCausalLM(small))
