@@ -84,7 +84,7 @@ def compare(model: DoubleDQN, env_id: str, env_args: dict[str, Any], seed: int, 
     for one in (0.0, strength):
         env = make_env(env_id, _N_TEXTS, seed, env_args)
         writer = Writer(model, one, seed)
-        results.append(evaluate(writer, env, _N_TEXTS, seed=seed))
+        results.append(evaluate(writer, env, _N_TEXTS, seed=seed, deterministic=False))
         env.close()
     plain, steered = results
     return SteeredTexts(plain, steered, writer.nats.tolist())

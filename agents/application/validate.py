@@ -19,6 +19,7 @@ from agents.application.run_folder import (
     trained_in,
 )
 from agents.double_dqn import DoubleDQN
+from agents.double_dqn.language_models.writer import Writer
 from agents.offline.corpus import VOCABULARY
 from agents.saving.arguments import checked_env_id, make_env, one_line
 from agents.saving.export import check_tokens, export_model
@@ -70,8 +71,9 @@ def validate(
     console: Console | None = None,
     trust: bool = False,
     language_model: str | Path | None = None,
+    top_p: float | None = None,
 ) -> tuple[EvaluationResult, Scores]:
-    """Evaluate a trained model greedily on fresh seeds.
+    """Evaluate a trained model greedily on fresh seeds, or a steered language model by samples.
 
     Args:
         path: A run folder, an exported model or a model file.
@@ -83,6 +85,8 @@ def validate(
         console: Where to print; None for nowhere.
         trust: See :func:`load_model`; also whether to import the reward that the run names, if it names one.
         language_model: See :func:`load_model`.
+        top_p: Draw the texts of a steered language model, see
+            :class:`agents.double_dqn.language_models.writer.Writer`; None takes the best token each time.
 
     Returns:
         The episodes and their scores.
@@ -118,15 +122,24 @@ def validate(
     model = load_model(model_path, device, trust, language_model)
     _check_spaces(model, env, env_id)
     check_tokens(model_path, env)
+    writer = None if top_p is None else _writer(model, seed, top_p)
     with reward_errors():
-        result = evaluate(model, env, episodes, seed=seed)
+        result = evaluate(writer or model, env, episodes, seed=seed, deterministic=writer is None)
     env.close()
     scores = score(result, None if env_args else env_id)
     if console is not None:
-        print_report(
-            console, f"{model_path} on {described(env_id, env_args)}, greedy, seeds from {seed}", result, scores
-        )
+        how = "greedy" if writer is None else f"top-p {top_p:g}, KL {writer.nats.mean():.2f} nats a text"
+        title = f"{model_path} on {described(env_id, env_args)}, {how}, seeds from {seed}"
+        print_report(console, title, result, scores)
     return result, scores
+
+
+def _writer(model: Any, seed: int, top_p: float) -> Writer:
+    try:
+        return Writer(model, seed=seed, top_p=top_p)
+    except ValueError as error:
+        name = "--top-p" if one_line(error).startswith("top_p") else "--top-p is for steered language models:"
+        raise CommandError(f"{name} {one_line(error).removeprefix('top_p ')}") from None
 
 
 def check_counts(episodes: int, seed: int) -> None:

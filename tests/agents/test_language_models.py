@@ -8,6 +8,7 @@ from agents import DoubleDQN, PrunedTransformer, make_vec_env
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.head import candidate_products
 from agents.double_dqn.language_models.reader import Reader, States
+from agents.double_dqn.language_models.writer import Writer
 from tests.agents.tiny_language_models import PROMPTS, WORDS, save_llama
 from textgym.language_models import HuggingFaceLM
 from textgym.oracles import soft_optimal
@@ -126,6 +127,19 @@ def test_path_residuals_by_hand():
     ):
         found, counts = objectives.path_residuals(rewards, valid, q_taken, values, 0.9, span)
         assert found.tolist() == [pytest.approx(expected)] and torch.equal(counts, counted)
+
+
+def test_a_nucleus_by_hand():
+    probabilities = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.0, 0.5]])
+    for top_p, expected in (
+        (1e-9, [[0, 1, 0, 0], [0, 0, 0, 1]]),
+        (0.39, [[0, 1, 0, 0], [0, 0, 0, 1]]),
+        (0.6, [[0, 4 / 7, 0, 3 / 7], [1 / 3, 0, 0, 2 / 3]]),
+        (0.8, [[0, 4 / 9, 2 / 9, 3 / 9], [0.25, 0.25, 0, 0.5]]),
+        (1, probabilities.tolist()),
+    ):
+        found = objectives.nucleus(probabilities.log(), top_p).exp()
+        assert found.tolist() == [pytest.approx(row) for row in expected], top_p
 
 
 def test_padding_does_not_count():
@@ -529,6 +543,52 @@ def test_strength_zero_is_the_model_itself(model, directory):
         assert torch.allclose(lm.generate(ids, **given).scores[0], plain, atol=1e-5)
     with model.steering(lm, strength=2.0):
         assert not torch.allclose(lm.generate(ids, **given).scores[0], plain, atol=1e-5)
+
+
+def test_top_p_of_generate_is_that_of_the_steered_model(model, directory):
+    from transformers import AutoModelForCausalLM
+
+    lm = AutoModelForCausalLM.from_pretrained(directory)
+    ids = torch.tensor([[5, 1, 2]])
+    given = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_scores": True, "pad_token_id": 5}
+    plain = lm.generate(ids, do_sample=False, **given).scores[0].log_softmax(-1)
+    with model.steering(lm, strength=10.0):
+        steered = lm.generate(ids, do_sample=False, **given).scores[0]
+        drawn_from = lm.generate(ids, do_sample=True, top_k=0, top_p=0.6, **given).scores[0].log_softmax(-1)
+    expected = objectives.nucleus(steered, 0.6)
+    assert drawn_from.exp().tolist() == [pytest.approx(row, abs=1e-5) for row in expected.exp().tolist()]
+    assert not torch.equal(drawn_from > -torch.inf, objectives.nucleus(plain, 0.6) > -torch.inf)
+
+
+def test_a_writer_draws_from_the_nucleus_and_tells_its_divergence(directory):
+    """Two candidates of six: the other tokens, which keep their probability, may be in the nucleus."""
+    model = make(directory, policy_kwargs={"candidates": 2}).learn(200)
+    observations = np.repeat(model.env.reset()[:1], 4_000, axis=0)
+    reader = model.policy.reader()
+    states = reader.read(observations[:1])
+    plain = reader.log_probs
+    values = 3.0 * model.policy.q_net.q_values(states, ETA).detach()
+    whole = plain.scatter(
+        1, states.tokens, states.among_all(objectives.policy_log_probs(values, states.prior(), ETA))
+    ).exp()[0]
+    for top_p in (0.3, 0.97):
+        order = whole.argsort(descending=True).tolist()
+        kept = order[: 1 + sum(float(whole[order[: n + 1]].sum()) < top_p for n in range(len(WORDS)))]
+        expected = torch.zeros(len(WORDS))
+        expected[kept] = whole[kept] / whole[kept].sum()
+        writer = Writer(model, strength=3.0, top_p=top_p)
+        tokens, _ = writer.predict(observations)
+        shares = np.bincount(tokens, minlength=len(WORDS)) / len(tokens)
+        assert shares == pytest.approx(expected.numpy(), abs=0.03) and set(tokens.tolist()) == set(kept)
+        nats = sum(float(expected[token] * (expected[token].log() - plain[0, token])) for token in kept)
+        assert writer.nats == pytest.approx(nats, abs=1e-4)
+    assert len(kept) > 2, "some of them are no candidates"
+    greedy = Writer(model, strength=3.0)
+    tokens, _ = greedy.predict(observations[:1], deterministic=True)
+    assert tokens.tolist() == order[:1] and greedy.nats == pytest.approx(-float(plain[0, order[0]]), abs=1e-5)
+    for wrong in (0, 1.5, True, float("nan")):
+        with pytest.raises(ValueError, match=rf"top_p must be a number in \(0, 1\], got {wrong}"):
+            Writer(model, top_p=wrong)
 
 
 def test_errors(model, directory):

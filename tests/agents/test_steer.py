@@ -111,6 +111,8 @@ def test_texts_of_held_out_prompts_are_better_and_not_far_away(run):
     assert {text["prompt"] for text in value["texts"]} <= set(held_out) and len(value["texts"]) == 64
     assert value["steered"]["nats"] > 0 and set(value["plain"]) == {"reward", "interval"}
     assert all(text["nats"] >= 0 for text in value["texts"])
+    for name in ("plain", "steered"):
+        assert len({text[name] for text in value["texts"]}) > 2 * len(held_out), "they are drawn, not greedy"
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(place, run):
@@ -174,6 +176,24 @@ def test_nothing_that_a_folder_names_is_imported_unasked(textgym, run, tmp_path)
         code, _, err = textgym(*arguments)
         assert code == 2 and one_line(err) and "--trust" in err
     assert textgym("export", run, tmp_path / "model")[0] == 0, "it asks for no reward"
+
+
+def test_validate_draws_from_the_top_p(textgym, run):
+    titles = []
+    for top_p in (1, 0.5):
+        code, out, err = textgym("validate", run, "--episodes", 16, "--trust", "--top-p", top_p)
+        assert code == 0, err
+        titles.append(out.splitlines()[0])
+        assert f"top-p {top_p}, KL " in titles[-1] and " nats a text, seeds from" in titles[-1]
+    everything, half = (float(title.split("KL ")[1].split()[0]) for title in titles)
+    assert 0 < everything < half, "what is left out costs nats"
+    for given, message in (
+        ((run, "--trust", "--top-p", 0), "--top-p must be a number in (0, 1], got 0.0"),
+        ((run, "--trust", "--top-p", 2), "--top-p must be a number in (0, 1], got 2.0"),
+        (("lm", "--env", "TextGen-v0", "--top-p", 0.5), "--top-p is for steered language models"),
+    ):
+        code, _, err = textgym("validate", *given)
+        assert code == 2 and one_line(err) and message in err, err
 
 
 def test_another_model_in_the_folder_is_refused(textgym, run, tmp_path):

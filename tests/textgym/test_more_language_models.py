@@ -197,6 +197,21 @@ def test_texts_agree_with_prefixes(directory):
     assert texts[1][0] == pytest.approx(model.log_probs(np.zeros((1, 1), int), np.array([0]))[0, 7], abs=1e-5)
 
 
+def test_the_output_embedding_begins_with_a_line_of_the_cache(directory):
+    """Files put it anywhere; a model that has it there keeps its memory, so that others may share it."""
+    plain = HuggingFaceLM(directory)
+    weight = plain._model.get_output_embeddings().weight
+    values = weight.detach().clone()
+    memory = torch.empty(weight.numel() + 16)
+    weight.data = memory[10 : 10 + weight.numel()].view(weight.shape).copy_(values)
+    assert weight.data_ptr() % 64
+    moved = HuggingFaceLM(directory, model=plain._model)
+    assert moved.output_embedding.data_ptr() % 64 == 0 and torch.equal(moved.output_embedding, values)
+    assert moved._model.get_output_embeddings().weight is weight
+    again = HuggingFaceLM(directory, model=plain._model)
+    assert again.output_embedding.data_ptr() == moved.output_embedding.data_ptr()
+
+
 def test_longer_than_the_models_context(directory):
     model = HuggingFaceLM(directory)
     tokens = np.random.default_rng(2).integers(40, size=(1, 50))

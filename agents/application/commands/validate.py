@@ -34,6 +34,12 @@ def validate(
     model: Annotated[
         Path | None, typer.Option(help="Of a steered language model: its folder.", show_default="where it was")
     ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Of a steered language model: sample among tokens of this share; 1: all.", show_default="greedy"
+        ),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of a language model: sample at this temperature.", show_default="greedy")
     ] = None,
@@ -72,12 +78,16 @@ def validate(
     if other.is_language_model(path):
         if model is not None:
             raise CommandError(f"--model is for steered language models; RUN_OR_MODEL is one on its own, got {path}")
+        if top_p is not None:
+            raise CommandError(f"--top-p is for steered language models; RUN_OR_MODEL is one on its own, got {path}")
         result, scores = other.validate_language_model(path, env, env_args, **shared, **writing_options)
     elif writing_options:
         name = f"--{next(iter(writing_options)).replace('_', '-')}"
         raise CommandError(f"{name} is for language models; RUN_OR_MODEL is none of transformers, got {path}")
     else:
-        result, scores = own.validate(path, env_id=env, env_args=env_args, trust=trust, language_model=model, **shared)
+        result, scores = own.validate(
+            path, env_id=env, env_args=env_args, trust=trust, language_model=model, top_p=top_p, **shared
+        )
     if json_file is not None:
         with writing("--json", json_file):
             write_json(json_file, own.as_json(scores, result))

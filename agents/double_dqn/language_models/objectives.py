@@ -33,6 +33,25 @@ def policy_log_probs(q_values: Tensor, log_prior: Tensor, eta: float) -> Tensor:
     return (log_prior + q_values / eta).log_softmax(dim=-1)
 
 
+def nucleus(log_probs: Tensor, top_p: float) -> Tensor:
+    """Of the likeliest tokens as few as have a probability of ``top_p`` together (arXiv:1904.09751).
+
+    Args:
+        log_probs: Log-probabilities of all tokens, shape ``(..., V)``, -inf allowed.
+        top_p: In (0, 1]; 1 leaves everything as it is, and the likeliest token is always among them.
+
+    Returns:
+        Log-probabilities, which sum to 1 among those tokens and are -inf elsewhere, shape ``(..., V)``.
+    """
+    if top_p == 1:
+        return log_probs
+    ordered, tokens = log_probs.sort(dim=-1, descending=True)
+    likelier = ordered.exp().cumsum(dim=-1).roll(1, dims=-1)
+    likelier[..., 0] = 0.0  # nothing is likelier than the first
+    kept = ordered.masked_fill(likelier >= top_p, -torch.inf).log_softmax(dim=-1)
+    return torch.empty_like(log_probs).scatter(-1, tokens, kept)
+
+
 def divergence(policy: Tensor, log_prior: Tensor, mass: Tensor) -> Tensor:
     """KL divergence of a policy from the model, in nats, shape ``(...)``; what is no candidate is as likely in both.
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Reader
+from agents.double_dqn.language_models.reader import Reader, States
 
 if TYPE_CHECKING:
     from agents.double_dqn.base import LearningAgent
@@ -23,18 +24,23 @@ class Writer:
         model: A :class:`agents.DoubleDQN` with a :class:`LanguageModelPolicy`.
         strength: See :func:`agents.double_dqn.language_models.steering`; 0 is the language model itself.
         seed: Seed of the draws.
+        top_p: Draw among the likeliest tokens of that policy alone, as few as have this probability together, in
+            (0, 1]: see :func:`agents.double_dqn.language_models.objectives.nucleus`.
 
     Attributes:
-        nats: KL divergence from the language model of each row's first text, shape ``(n,)``, in nats.
+        nats: KL divergence from the language model of each row's first text, shape ``(n,)``, in nats: of the policy
+            that wrote it, be it all of π, its top-p, or its likeliest token (``deterministic``).
 
     Raises:
-        ValueError: If the model has another policy.
+        ValueError: If the model has another policy, or ``top_p`` is out of range.
     """
 
-    def __init__(self, model: LearningAgent, strength: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, model: LearningAgent, strength: float = 1.0, seed: int = 0, top_p: float = 1.0) -> None:
         if not isinstance(model.policy, LanguageModelPolicy):
             raise ValueError(f"model must have a LanguageModelPolicy, got {type(model.policy).__name__}")
-        self.policy, self.strength = model.policy, strength
+        if isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be a number in (0, 1], got {top_p!r}")
+        self.policy, self.strength, self.top_p = model.policy, strength, float(top_p)
         self.nats = np.zeros(0)
         self._random = np.random.default_rng(seed)
         self._started = np.zeros(0, np.int64)
@@ -58,9 +64,22 @@ class Writer:
         states = reader.read(rows, action_masks)
         values = self.strength * policy.q_net.q_values(states, policy.eta).cpu()
         log_probs = objectives.policy_log_probs(values, states.prior(), policy.eta)
-        nats = objectives.divergence(log_probs, states.prior(), states.mass).numpy()
-        self.nats += np.where(self._started == 1, nats, 0.0)
-        scores = log_probs.numpy()
+        tokens, nats = self._chosen(reader, states, log_probs, deterministic)
+        self.nats += np.where(self._started == 1, nats.numpy(), 0.0)
+        return tokens, reader
+
+    def _chosen(
+        self, reader: Reader, states: States, log_probs: Tensor, deterministic: bool
+    ) -> tuple[NDArray[np.int64], Tensor]:
+        """A token of each row, and what choosing it so costs in nats, ``(n,)`` each; candidates are ``(n, k)``."""
         if deterministic:
-            return states.tokens.numpy()[np.arange(len(rows)), scores.argmax(axis=1)], reader
-        return reader.draw(states, scores, self._random)[0], reader
+            best = log_probs.argmax(dim=1, keepdim=True)
+            return states.tokens.gather(1, best).squeeze(1).numpy(), -states.log_probs.gather(1, best).squeeze(1)
+        if self.top_p == 1:
+            tokens = reader.draw(states, log_probs.numpy(), self._random)[0]
+            return tokens, objectives.divergence(log_probs, states.prior(), states.mass)
+        plain = reader.log_probs
+        whole = plain.scatter(1, states.tokens, states.among_all(log_probs))  # (n, V)
+        policy = objectives.nucleus(whole, self.top_p)
+        tokens = (policy.numpy() + self._random.gumbel(size=tuple(policy.shape))).argmax(axis=1)
+        return tokens, objectives.divergence(policy, plain, torch.ones(len(plain)))
