@@ -197,8 +197,10 @@ def _try_reward(name: str, prompts: list[str]) -> None:
 def _check_room(model: HuggingFaceLM, settings: TrainSettings, folder: Path) -> None:
     """Refuse what would fill the disk: replay holds the model's states, and a checkpoint holds replay."""
     tokens = min(settings.agent["buffer_size"], settings.steps)
-    candidates = settings.agent["policy_kwargs"].get("candidates", 20)
-    needed = _CHECKPOINTS * tokens * (2 * model.hidden_dim + 6 * (candidates + 1) + 32)
+    policy = settings.agent["policy_kwargs"]
+    candidate_bytes = 8 if policy.get("candidate_rewards") else 6
+    token_bytes = 2 * model.hidden_dim + candidate_bytes * (policy.get("candidates", 20) + 1) + 32
+    needed = _CHECKPOINTS * tokens * token_bytes
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -49,6 +49,8 @@ class StatesBatch(NamedTuple):
 class StatesReplayBuffer(EpisodeReplayBuffer):
     """Episodes with the frozen model's states, in half precision: 2·D + 6·(k + 1) + 2 bytes an action.
 
+    With what each candidate would earn, 2·(k + 1) more.
+
     A state has one candidate more than the agent chooses among: the action, where it was none of them. Under adapters,
     which are asked again, D is 0. Arguments are those of :class:`agents.replay.EpisodeReplayBuffer`, without
     ``keep_best``, which gives episodes new numbers; masks are not stored, because the candidates of a state are legal.
