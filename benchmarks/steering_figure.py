@@ -76,7 +76,7 @@ def _draw(axes: Axes, reward: str, methods: dict[str, Frontier]) -> None:
             continue
         for one in (one for seeds in points for one in seeds):
             axes.plot(one["nats"], one["reward"], "o", ms=3, color=colour, alpha=0.4)
-    axes.set(title=reward, xlabel="KL divergence from the model, nats a text", ylabel="mean reward", xscale="symlog")
+    axes.set(title=reward, xlabel="KL divergence from the model, nats a text", ylabel="mean reward", xlim=(0, None))
 
 
 if __name__ == "__main__":
