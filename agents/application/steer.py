@@ -98,7 +98,7 @@ def steering_settings(
     width = _checked_width(model, prompts + held_out, steering)
     _try_reward(steering.reward, prompts)
     folder = str(steering.model.resolve())
-    arguments = merge({"gamma": 1.0, **(DENSE_STEERING if steering.dense else {})}, agent)
+    arguments = merge({"gamma": 1.0}, DENSE_STEERING if steering.dense else {}, agent)
     arguments["policy_kwargs"] = {
         **(arguments.get("policy_kwargs") or {}),
         "model": folder,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.language_models import LanguageModelPolicy
-from agents.double_dqn.language_models.replay import COLUMNS, StatesReplayBuffer
+from agents.double_dqn.language_models.replay import COLUMNS, StatesReplayBuffer, as_columns
 from agents.offline.episodes import TextEpisodes
 from agents.offline.learner import Learned, TextLearner
 
@@ -73,14 +72,9 @@ def _store(model: DoubleDQN, episodes: TextEpisodes) -> None:
             row = int(np.flatnonzero(going & ~np.isfinite(log_probs))[0])
             token = policy.language_model.tokenizer.token_text(int(actions[row]))
             raise ValueError(f"data must hold tokens that are legal in the environment, got {token!r}")
-        unasked = np.full(states.tokens.shape, np.nan, np.float16)  # there is no environment to ask
-        parts: tuple[NDArray[Any], ...] = (
-            states.hidden.cpu().numpy().astype(np.float16),
-            states.tokens.cpu().numpy().astype(np.int32),
-            states.log_probs.cpu().numpy().astype(np.float16),
-            -log_probs.astype(np.float16),  # as if no other token could have stood there
-            unasked if policy.candidate_rewards else unasked[:, :0],
-        )
+        unasked = np.full(states.tokens.shape, np.nan)  # there is no environment to ask
+        own_rewards = unasked if policy.candidate_rewards else unasked[:, :0]
+        parts = as_columns(states, -log_probs, own_rewards)  # as if no other token could have stood there
         for row in np.flatnonzero(going).tolist():
             for column, part in zip(columns[row], parts, strict=True):
                 column.append(part[row])

@@ -76,10 +76,9 @@ def validate(
     }
     writing_options = {name: value for name, value in of_writing.items() if value is not None}
     if other.is_language_model(path):
-        if model is not None:
-            raise CommandError(f"--model is for steered language models; RUN_OR_MODEL is one on its own, got {path}")
-        if top_p is not None:
-            raise CommandError(f"--top-p is for steered language models; RUN_OR_MODEL is one on its own, got {path}")
+        for name, given in (("--model", model), ("--top-p", top_p)):
+            if given is not None:
+                raise CommandError(f"{name} is for steered language models; RUN_OR_MODEL is one on its own, got {path}")
         result, scores = other.validate_language_model(path, env, env_args, **shared, **writing_options)
     elif writing_options:
         name = f"--{next(iter(writing_options)).replace('_', '-')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,9 +68,7 @@ class CandidateQNetwork(BasePolicy):
         if state_value:
             self.state = nn.Linear(width, 1)
             layers.append(self.state)
-        for layer in layers:
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        _start_small(layers)
         self.rewards = CandidateRewards(hidden_dim, embedding, width) if candidate_rewards else None
         self.trunk: AdaptedLM | None = None
 
@@ -85,7 +84,7 @@ class CandidateQNetwork(BasePolicy):
         states = self._here(states)
         features = self.body(states.hidden)
         queries = self.scale * self.query(features).unflatten(-1, (self.n_bins, -1))  # (..., bins, D')
-        if self.n_bins == 1 and self.embedding.dtype == queries.dtype:
+        if self.n_bins == 1:
             advantages = candidate_products(queries.squeeze(-2), states.tokens, self.embedding).unsqueeze(-1)
         else:
             candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype)  # (..., k, D')
@@ -168,19 +167,13 @@ class CandidateRewards(nn.Module):
         self.state = nn.Linear(width, 1)
         self.query = nn.Linear(width, embedding.shape[1])
         self.token = nn.Embedding(len(embedding), 1)
-        for layer in (self.state, self.query):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        _start_small([self.state, self.query])
         nn.init.zeros_(self.token.weight)
 
     def forward(self, hidden: Tensor, tokens: Tensor, embedding: Tensor) -> Tensor:
         """Hidden states ``(..., D)`` and candidates ``(..., k)`` → rewards ``(..., k)``."""
         features = self.body(hidden)
-        queries = self.scale * self.query(features)
-        if embedding.dtype == queries.dtype:
-            products = candidate_products(queries, tokens, embedding)
-        else:
-            products = (F.embedding(tokens, embedding).to(queries.dtype) @ queries.unsqueeze(-1)).squeeze(-1)
+        products = candidate_products(self.scale * self.query(features), tokens, embedding)
         # Twenty times the step of the others: a token is seen in few of the states.
         return 20 * self.token(tokens).squeeze(-1) + self.state(features) + products
 
@@ -189,13 +182,19 @@ def _body(hidden_dim: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(hidden_dim), nn.Linear(hidden_dim, width), nn.GELU(), nn.LayerNorm(width))
 
 
+def _start_small(layers: Iterable[nn.Linear]) -> None:
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+
+
 def _unit_scale(embedding: Tensor) -> float:
     """What makes embeddings have a mean length of 1."""
     return float(embedding.float().pow(2).sum(dim=1).mean().rsqrt())
 
 
 def candidate_products(queries: Tensor, tokens: Tensor, embedding: Tensor) -> Tensor:
-    """⟨q, E_a⟩ for the candidates a of each state, without a copy of their embeddings.
+    """⟨q, E_a⟩ for the candidates a of each state, without a copy of their embeddings if these are of the same type.
 
     Such a copy is the largest array of an update by far: 124 MB for 2,560 states of 21 candidates and 576 numbers.
 
@@ -207,6 +206,8 @@ def candidate_products(queries: Tensor, tokens: Tensor, embedding: Tensor) -> Te
     Returns:
         Shape ``(..., k)``.
     """
+    if embedding.dtype != queries.dtype:
+        return (F.embedding(tokens, embedding).to(queries.dtype) @ queries.unsqueeze(-1)).squeeze(-1)
     products: Tensor = _CandidateProducts.apply(queries.flatten(0, -2), tokens.flatten(0, -2), embedding)
     return products.view(tokens.shape)
 

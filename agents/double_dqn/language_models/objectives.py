@@ -139,8 +139,8 @@ def candidate_reward_loss(predicted: Tensor, rewards: Tensor, counts: Tensor, we
         weights: Of the episodes, shape ``(B,)``.
     """
     known = counts & ~rewards.isnan()
-    errors = torch.where(known, predicted - torch.where(known, rewards, 0.0), 0.0)
-    return weighted_mean(errors.square(), known, weights[:, None, None].expand_as(errors))
+    errors = torch.where(known, predicted - rewards, 0.0)
+    return weighted_mean(errors.square(), known, weights)
 
 
 def in_sample_targets(rewards: Tensor, valid: Tensor, values: Tensor, gamma: float) -> Tensor:

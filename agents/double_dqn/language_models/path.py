@@ -248,7 +248,8 @@ class LanguageModelPath(SequencePath):
         taken = logits.gather(2, chosen.unsqueeze(-1).expand(-1, -1, -1, policy.n_bins)).squeeze(2)  # (B, T, bins)
         if policy.objective == "soft_q":
             with torch.no_grad():
-                q_taken, values = self._soft_values(policy.q_net_target, batch)
+                rated = self._states(policy.q_net_target, batch)
+                q_taken, values = self._soft_values(policy.q_net_target, rated, batch.chosen)
                 goals = objectives.soft_lambda_targets(
                     episodes.rewards, episodes.valid, q_taken, values, self.model.gamma, policy.lambda_
                 )
@@ -279,13 +280,14 @@ class LanguageModelPath(SequencePath):
     def _inconsistency(self, batch: StatesBatch) -> Loss:
         """Squared residuals of path consistency, in nats: a unit of η counts as one."""
         policy, episodes = self.policy, batch.episodes
-        q_taken, values = self._soft_values(policy.q_net, batch)
+        states = self._states(policy.q_net, batch)
+        q_taken, values = self._soft_values(policy.q_net, states, batch.chosen)
         residuals, counts = objectives.path_residuals(
             episodes.rewards, episodes.valid, q_taken, values, self.model.gamma, policy.span
         )
         loss = weighted_mean(0.5 * (residuals / policy.eta).square(), counts, episodes.weights)
         if policy.candidate_rewards:
-            loss = loss + self._reward_loss(batch, self._states(policy.q_net, batch))
+            loss = loss + self._reward_loss(batch, states)
         return self._reported(loss, residuals.detach(), counts, q_taken.detach(), episodes.valid)
 
     def _reward_loss(self, batch: StatesBatch, states: States) -> torch.Tensor:
@@ -295,11 +297,13 @@ class LanguageModelPath(SequencePath):
         predicted, rewards = policy.q_net.own_rewards(states) / policy.eta, batch.own_rewards / policy.eta
         return 0.5 * objectives.candidate_reward_loss(predicted, rewards, counts, episodes.weights)
 
-    def _soft_values(self, network: CandidateQNetwork, batch: StatesBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _soft_values(
+        self, network: CandidateQNetwork, states: States, chosen: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of the actions taken and soft values of the states acted in, ``(B, T)`` each."""
-        states, eta = self._states(network, batch), self.policy.eta
+        eta = self.policy.eta
         q_values = network.q_values(states, eta)
-        q_taken = q_values.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
+        q_taken = q_values.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
         return q_taken, objectives.soft_values(q_values, states.prior(), eta)
 
     @staticmethod

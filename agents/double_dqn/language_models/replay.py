@@ -87,13 +87,7 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         own_rewards: NDArray[np.floating],
     ) -> None:
         """:meth:`add`, with the states acted in, shape ``(n_envs,)``, and the rest of :data:`COLUMNS` of each."""
-        parts = (
-            states.hidden.cpu().numpy().astype(np.float16),
-            states.tokens.cpu().numpy().astype(np.int32),
-            states.log_probs.cpu().numpy().astype(np.float16),
-            log_ratios.astype(np.float16),
-            own_rewards.astype(np.float16),
-        )
+        parts = as_columns(states, log_ratios, own_rewards)
         for row, history in enumerate(self._open):
             history.append(tuple(part[row] for part in parts))
         first = self._store.end_id
@@ -159,6 +153,19 @@ class StatesReplayBuffer(EpisodeReplayBuffer):
         self._open = [[] for _ in range(self.n_envs)]
         for row, columns in zip(state["open_rows"].tolist(), _split(state["open"]), strict=True):
             self._open[row] = list(zip(*(columns[name] for name in COLUMNS), strict=True))
+
+
+def as_columns(
+    states: States, log_ratios: NDArray[np.floating], own_rewards: NDArray[np.floating]
+) -> tuple[NDArray[Any], ...]:
+    """What is kept of one action in each of n states: a row for each in each of :data:`COLUMNS`."""
+    return (
+        states.hidden.cpu().numpy().astype(np.float16),
+        states.tokens.cpu().numpy().astype(np.int32),
+        states.log_probs.cpu().numpy().astype(np.float16),
+        log_ratios.astype(np.float16),
+        own_rewards.astype(np.float16),
+    )
 
 
 def _columns(history: list[tuple[NDArray[Any], ...]]) -> dict[str, NDArray[Any]]:

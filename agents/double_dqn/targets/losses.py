@@ -94,16 +94,16 @@ def weighted_mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tens
     """Mean over the valid actions of losses times weights; what stands elsewhere does not count, even if it is NaN.
 
     Args:
-        losses: Shape (B, T).
-        valid: Actions that count, bool, shape (B, T).
-        weights: Shape (B,) or (B, T), without a gradient; 1 if None.
+        losses: Shape (B, T), or of anything else of B episodes.
+        valid: Those that count, bool, shaped as they are.
+        weights: Shape (B,) or that of the losses, without a gradient; 1 if None.
 
     Raises:
         ValueError: If the weights have another shape.
     """
     if weights is not None:
         if weights.shape == losses.shape[:1]:
-            weights = weights.unsqueeze(1)
+            weights = weights.view(-1, *[1] * (losses.ndim - 1))
         elif weights.shape != losses.shape:
             raise ValueError(
                 f"weights must have shape {(losses.shape[0],)} or {tuple(losses.shape)}, got {tuple(weights.shape)}"
