@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from agents import DoubleDQN, make_vec_env
 from agents.saving.arguments import merge
 from agents.saving.presets import DENSE_STEERING
-from benchmarks.steering_policies import Finetuned, LookAhead, Plain, Policy, Steered, sample
+from benchmarks.steering_policies import Finetuned, LookAhead, Plain, Policy, RewardLookAhead, Steered, sample
 from benchmarks.steering_tasks import CHEAP
 from textgym.language_models import HuggingFaceLM
 from textgym.rewards import RewardFunction
@@ -25,7 +25,9 @@ from textgym.rewards import RewardFunction
 LENGTH = 40
 """Tokens of a text."""
 STRENGTHS = (0.7, 1.0, 1.4)
+ASKING_STRENGTHS = (0.7, 1.0)
 LOOK_AHEAD_STRENGTHS = (5.0, 15.0)
+REWARD_STRENGTHS = (10.0, 15.0)
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 CHECKPOINTS = 4
 """Points of a frontier that training goes through."""
@@ -57,7 +59,10 @@ Points = Iterator[tuple[str, Policy]]
 
 
 def ours(task: Task) -> Points:
-    """``DoubleDQN`` with a ``LanguageModelPolicy``, at several strengths; asks cheap rewards for every candidate."""
+    """``DoubleDQN`` with a ``LanguageModelPolicy``, at several strengths.
+
+    Cheap rewards are asked for every candidate: in training, and at use in the points that say so.
+    """
     dense = task.reward in CHEAP
     arguments = {
         "prompts": task.prompts,
@@ -72,6 +77,14 @@ def ours(task: Task) -> Points:
     agent.learn(task.tokens)
     for strength in STRENGTHS:
         yield f"strength {strength:g}", Steered(agent, strength)
+    for strength in ASKING_STRENGTHS if dense else ():
+        yield f"strength {strength:g}, the reward asked", Steered(agent, strength, task.reward)
+
+
+def reward_look_ahead(task: Task) -> Points:
+    """The reward itself, asked for every candidate, and nothing learned: what ours is worth beyond it."""
+    for strength in REWARD_STRENGTHS if task.reward in CHEAP else ():
+        yield f"strength {strength:g}", RewardLookAhead(task.model, task.reward, strength)
 
 
 def look_ahead(task: Task) -> Points:
@@ -156,6 +169,7 @@ def grpo(task: Task, learning_rate: float = 3e-4) -> Points:
 
 METHODS: dict[str, Callable[[Task], Points]] = {
     "ours": ours,
+    "reward-look-ahead": reward_look_ahead,
     "look-ahead": look_ahead,
     "cloning": cloning,
     "grpo": grpo,

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents import DoubleDQN
+from agents.double_dqn.language_models.asking import known_with
 from agents.double_dqn.language_models.objectives import policy_log_probs
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Reader, States
+from agents.double_dqn.language_models.reader import Known, Reader, States
 from textgym.language_models import HuggingFaceLM
 from textgym.language_models.key_values import append
+from textgym.rewards import RewardFunction
 
 PAD = -1
 
@@ -24,8 +26,16 @@ PAD = -1
 class Policy(Protocol):
     """Writes token by token."""
 
-    def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the next token after n prefixes: the policy's and the plain model's, ``(n, V)`` each."""
+    def log_probs(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the next token after n prefixes: the policy's and the plain model's, ``(n, V)`` each.
+
+        Args:
+            rows: Token ids, shape ``(n, L)``, padded on the right.
+            lengths: Tokens of each prefix, shape ``(n,)``.
+            starts: Tokens of each one's prompt, shape ``(n,)``.
+        """
         ...
 
 
@@ -59,7 +69,9 @@ class Plain:
     def __init__(self, model: HuggingFaceLM) -> None:
         self.model = model.reading()
 
-    def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def log_probs(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         plain = torch.from_numpy(self.model.log_probs(rows, lengths))
         return plain, plain
@@ -71,29 +83,64 @@ class Finetuned:
     def __init__(self, tuned: HuggingFaceLM, plain: HuggingFaceLM) -> None:
         self.tuned, self.plain = tuned.reading(), plain.reading()
 
-    def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def log_probs(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         tuned, plain = (torch.from_numpy(model.log_probs(rows, lengths)) for model in (self.tuned, self.plain))
         return tuned, plain
 
 
 class Steered:
-    """A :class:`agents.DoubleDQN` with a ``LanguageModelPolicy``, at a strength."""
+    """A :class:`agents.DoubleDQN` with a ``LanguageModelPolicy``, at a strength; see ``DoubleDQN.steering``.
 
-    def __init__(self, agent: DoubleDQN, strength: float = 1.0) -> None:
+    Args:
+        agent: The agent.
+        strength: How much the values count.
+        reward: Asked of each candidate instead of what was learned of it, where it is given.
+    """
+
+    def __init__(self, agent: DoubleDQN, strength: float = 1.0, reward: RewardFunction | None = None) -> None:
         assert isinstance(agent.policy, LanguageModelPolicy)
         self.policy = agent.policy
-        self.strength = strength
+        self.strength, self.reward = strength, reward
         self.reader: Reader = self.policy.reader()
 
     @torch.no_grad()
-    def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def log_probs(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
-        plain = self.reader.log_probs
-        values = self.strength * self.policy.q_net.q_values(states, self.policy.eta)
-        steered = states.among_all(policy_log_probs(values, states.prior(), self.policy.eta))
-        return plain.scatter(1, states.tokens, steered), plain
+        known = None
+        if self.reward is not None:
+            known = _asked(self.reward, self.policy.language_model, states, rows, lengths, starts)
+        values = self.strength * self.policy.q_net.q_values(states, self.policy.eta, known)
+        return _guided(self.reader.log_probs, states, values / self.policy.eta)
+
+
+class RewardLookAhead:
+    """Nothing is learned: every candidate adds what the reward of the text with it is worth.
+
+    Args:
+        model: The language model.
+        reward: Makes sense of texts that are not finished.
+        strength: What a unit of reward adds to a candidate's log-probability.
+        candidates: Likeliest tokens that are asked about (≥ 2).
+    """
+
+    def __init__(self, model: HuggingFaceLM, reward: RewardFunction, strength: float, candidates: int = 20) -> None:
+        self.model, self.reward, self.strength = model, reward, strength
+        self.reader = Reader(model, model.tokenizer.n_ids, candidates)
+
+    @torch.no_grad()
+    def log_probs(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`Policy`."""
+        states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
+        asked = _asked(self.reward, self.model, states, rows, lengths, starts)
+        return _guided(self.reader.log_probs, states, self.strength * asked.own_rewards)
 
 
 class LookAhead:
@@ -111,14 +158,15 @@ class LookAhead:
         self.strength, self.candidates = strength, candidates
 
     @torch.no_grad()
-    def log_probs(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def log_probs(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         plain = torch.from_numpy(self.model.log_probs(rows, lengths))
         best, tokens = plain.topk(min(self.candidates, plain.shape[1]), dim=-1)
         values = self.value(self._hidden_after(tokens)).squeeze(-1)  # (n, k)
         states = States(self.model.hidden, tokens, best)
-        guided = states.among_all(policy_log_probs(self.strength * values, states.prior(), eta=1.0))
-        return plain.scatter(1, tokens, guided), plain
+        return _guided(plain, states, self.strength * values)
 
     def _hidden_after(self, tokens: Tensor) -> Tensor:
         """The model's last hidden state after the rows read last and one more token, ``(n, k)`` → ``(n, k, D)``."""
@@ -129,6 +177,26 @@ class LookAhead:
         with torch.inference_mode():
             output, _ = append(trunk, cache, kept, new, lm.context_length, input_ids=tokens.view(-1, 1))
         return output.last_hidden_state[:, 0].clone().view(*tokens.shape, -1)
+
+
+def _guided(plain: Tensor, states: States, bonus: Tensor) -> tuple[Tensor, Tensor]:
+    """The distribution whose candidates have a bonus, ``(n, k)``, on their log-probability, and the plain one."""
+    guided = states.among_all(policy_log_probs(bonus, states.prior(), eta=1.0))
+    return plain.scatter(1, states.tokens, guided), plain
+
+
+def _asked(
+    reward: RewardFunction,
+    model: HuggingFaceLM,
+    states: States,
+    rows: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    starts: NDArray[np.int64],
+) -> Known:
+    """What the reward says of each text, and of each with each of its candidates."""
+    prompts = [row[:start].tolist() for row, start in zip(rows, starts, strict=True)]
+    texts = [row[start:end].tolist() for row, start, end in zip(rows, starts, lengths, strict=True)]
+    return known_with(reward, model.tokenizer, prompts, texts, states.tokens)
 
 
 def sample(
@@ -158,12 +226,12 @@ def sample(
         numbers = np.arange(start, min(start + rows_at_once, n))
         width = max(len(encoded[number]) for number in numbers) + length
         rows = np.full((len(numbers), width), PAD, np.int64)
-        lengths = np.array([len(encoded[number]) for number in numbers])
+        lengths = starts = np.array([len(encoded[number]) for number in numbers])
         for row, number in enumerate(numbers.tolist()):
             rows[row, : lengths[row]] = encoded[number]
         open_ = np.ones(len(numbers), bool)
         for _ in range(length):
-            log_policy, log_plain = policy.log_probs(rows, lengths)
+            log_policy, log_plain = policy.log_probs(rows, lengths, starts)
             ratio = torch.where(log_policy > -torch.inf, log_policy - log_plain, 0.0)
             divergence = (log_policy.exp() * ratio).sum(dim=-1).numpy()
             drawn = log_policy.numpy() + random.gumbel(size=log_policy.shape).astype(np.float32)

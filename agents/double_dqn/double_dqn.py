@@ -48,6 +48,7 @@ from agents.replay.transfer import Arriving
 from agents.vec_env import action_masks, is_shown, make_vec_env, masks_shown_with
 from textgym import env_ids
 from textgym.checks import check_range
+from textgym.rewards import RewardFunction
 
 SelfDoubleDQN = TypeVar("SelfDoubleDQN", bound="DoubleDQN")
 
@@ -658,9 +659,11 @@ class DoubleDQN(LearningAgent):
         finally:
             self.replay_buffer_class = kept[1]
 
-    def steering(self, lm: Any, strength: float = 1.0) -> AbstractContextManager[Any]:
+    def steering(
+        self, lm: Any, strength: float = 1.0, reward: RewardFunction | None = None
+    ) -> AbstractContextManager[Any]:
         """With a ``LanguageModelPolicy``: see :func:`agents.double_dqn.language_models.steering`."""
-        return steering(self, lm, strength)
+        return steering(self, lm, strength, reward)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_path", "_masks", "_contexts", "actors", "learners"]

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from agents.double_dqn.language_models.asking import check_asks, known_with
 from agents.double_dqn.language_models.objectives import policy_log_probs
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import States
+from agents.double_dqn.language_models.reader import Known, States
+from textgym.rewards import RewardFunction
 
 if TYPE_CHECKING:
     from agents.double_dqn.base import LearningAgent
 
 
 @contextlib.contextmanager
-def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[Any]:
+def steering(
+    model: LearningAgent, lm: Any, strength: float = 1.0, reward: RewardFunction | None = None
+) -> Iterator[Any]:
     """Within the context, ``lm.generate`` writes by π ∝ π₀·exp(strength · Q/η).
 
     The trunk is not run a second time: the hidden state is taken where ``generate`` hands it to the last layer. Only
@@ -28,6 +32,9 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
         model: A :class:`agents.DoubleDQN` with a :class:`LanguageModelPolicy`.
         lm: A causal language model of ``transformers``, of the same weights as the one that was learned on.
         strength: How much the values count (≥ 0); 0 is the model itself.
+        reward: The reward that was learned, ``reward(prompts, completions)``, if it is cheap enough to be asked at use
+            as well: what each candidate itself would earn is then known, and only what follows it is learned. It costs
+            k calls a token, and needs ``candidate_rewards``. None for what was learned of both.
 
     Yields:
         ``lm``.
@@ -35,12 +42,15 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
     Raises:
         ValueError: If an argument is out of range, or ``lm`` is another model; in ``generate``, for more than one
             token at a time (assisted decoding).
+        RewardError: In ``generate``, if ``reward`` fails.
     """
     policy = model.policy
     if not isinstance(policy, LanguageModelPolicy):
         raise ValueError(f"model must have a LanguageModelPolicy, got {type(policy).__name__}")
     if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength < float("inf"):
         raise ValueError(f"strength must be a finite number of at least 0, got {strength!r}")
+    if reward is not None:
+        check_asks(policy, "reward")
     last = lm.get_output_embeddings()
     mine = policy.language_model.output_embedding
     if last is None or last.weight.shape != mine.shape or not torch.equal(last.weight.detach().to(mine), mine):
@@ -49,6 +59,7 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
     caught: list[Tensor] = []
     adapted = None if network.trunk is None else network.trunk.reading()
     shown: list[Tensor | None] = []  # which tokens of each row are none of the padding on the left
+    width: list[int] = []  # of the prompts, padding included
 
     def catch(_: Any, inputs: tuple[Tensor, ...]) -> None:
         caught[:] = [inputs[0]]
@@ -64,14 +75,22 @@ def steering(model: LearningAgent, lm: Any, strength: float = 1.0) -> Iterator[A
         best, tokens = log_probs.topk(min(policy.candidates, scores.shape[-1]), dim=-1)
         seen = hidden[:, -1].float() if adapted is None else adapted.hidden_of(_without_padding(input_ids, shown[0]))
         states = States(seen.to(network.device), tokens.to(network.device), best.to(network.device))
+        known = None
+        if reward is not None:
+            width[:] = width or [input_ids.shape[1]]
+            rows, tokenizer = input_ids.tolist(), policy.language_model.tokenizer
+            prompts, texts = [row[: width[0]] for row in rows], [row[width[0] :] for row in rows]
+            known = known_with(reward, tokenizer, prompts, texts, tokens)
+            known = Known(*(part.to(network.device) for part in known))
         with torch.no_grad():
-            values = strength * network.q_values(states, policy.eta)
+            values = strength * network.q_values(states, policy.eta, known)
         steered = states.among_all(policy_log_probs(values, states.prior(), policy.eta))
         return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability
 
     generate = lm.generate
 
     def steered_generate(*args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
+        width.clear()
         return generate(*args, logits_processor=[*(logits_processor or ()), steer], **kwargs)
 
     handles = [last.register_forward_pre_hook(catch)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from agents.double_dqn.language_models import objectives
+from agents.double_dqn.language_models.asking import check_asks
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Reader, States
+from agents.double_dqn.language_models.reader import Known, Reader, States
 
 if TYPE_CHECKING:
     from agents.double_dqn.base import LearningAgent
@@ -26,6 +28,9 @@ class Writer:
         seed: Seed of the draws.
         top_p: Draw among the likeliest tokens of that policy alone, as few as have this probability together, in
             (0, 1]: see :func:`agents.double_dqn.language_models.objectives.nucleus`.
+        rewards_of: What candidates would earn in the rows as they are, ``(n, k)`` → ``(n, k)``, to be asked instead of
+            what was learned of it: :meth:`textgym.TextGenVectorEnv.rewards_of` of a dense environment whose
+            observations are read. Needs ``candidate_rewards``.
 
     Attributes:
         nats: KL divergence from the language model of each row's first text, shape ``(n,)``, in nats: of the policy
@@ -35,15 +40,25 @@ class Writer:
         ValueError: If the model has another policy, or ``top_p`` is out of range.
     """
 
-    def __init__(self, model: LearningAgent, strength: float = 1.0, seed: int = 0, top_p: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: LearningAgent,
+        strength: float = 1.0,
+        seed: int = 0,
+        top_p: float = 1.0,
+        rewards_of: Callable[[NDArray[np.int64]], ArrayLike] | None = None,
+    ) -> None:
         if not isinstance(model.policy, LanguageModelPolicy):
             raise ValueError(f"model must have a LanguageModelPolicy, got {type(model.policy).__name__}")
         if isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1:
             raise ValueError(f"top_p must be a number in (0, 1], got {top_p!r}")
-        self.policy, self.strength, self.top_p = model.policy, strength, float(top_p)
+        if rewards_of is not None:
+            check_asks(model.policy, "rewards_of")
+        self.policy, self.strength, self.top_p, self.rewards_of = model.policy, strength, float(top_p), rewards_of
         self.nats = np.zeros(0)
         self._random = np.random.default_rng(seed)
         self._started = np.zeros(0, np.int64)
+        self._earned = self._written = np.zeros(0)
 
     @torch.no_grad()
     def predict(
@@ -59,14 +74,26 @@ class Writer:
         reader = policy.reader() if state is None else state
         if state is None:
             self.nats, self._started = np.zeros(len(rows)), np.ones(len(rows), np.int64)
+            self._earned, self._written = np.zeros(len(rows)), np.zeros(len(rows))
         elif episode_start is not None:
-            self._started += np.asarray(episode_start, bool)
+            starts = np.asarray(episode_start, bool)
+            self._started += starts
+            self._earned[starts] = self._written[starts] = 0.0
         states = reader.read(rows, action_masks)
-        values = self.strength * policy.q_net.q_values(states, policy.eta).cpu()
+        values = self.strength * policy.q_net.q_values(states, policy.eta, self._known(states)).cpu()
         log_probs = objectives.policy_log_probs(values, states.prior(), policy.eta)
         tokens, nats = self._chosen(reader, states, log_probs, deterministic)
         self.nats += np.where(self._started == 1, nats.numpy(), 0.0)
+        if self.rewards_of is not None:
+            self._earned += np.asarray(self.rewards_of(tokens[:, None])).squeeze(1)
+            self._written += 1
         return tokens, reader
+
+    def _known(self, states: States) -> Known | None:
+        if self.rewards_of is None:
+            return None
+        told = self.rewards_of(states.tokens.numpy()), self._earned, self._written
+        return Known(*(torch.as_tensor(part, device=self.policy.device).float() for part in told))
 
     def _chosen(
         self, reader: Reader, states: States, log_probs: Tensor, deterministic: bool
