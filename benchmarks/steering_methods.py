@@ -25,9 +25,9 @@ from textgym.rewards import RewardFunction
 LENGTH = 40
 """Tokens of a text."""
 STRENGTHS = (0.7, 1.0, 1.4)
-ASKING_STRENGTHS = (0.7, 1.0)
+ASKING_STRENGTHS = (0.7, 1.0, 1.3)
 LOOK_AHEAD_STRENGTHS = (5.0, 15.0)
-REWARD_STRENGTHS = (10.0, 15.0)
+REWARD_STRENGTHS = (7.0, 10.0, 13.0)
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 CHECKPOINTS = 4
 """Points of a frontier that training goes through."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents import DoubleDQN
-from agents.double_dqn.language_models.asking import known_with
+from agents.double_dqn.language_models.asking import rewards_with
 from agents.double_dqn.language_models.objectives import policy_log_probs
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Known, Reader, States
+from agents.double_dqn.language_models.reader import Reader, States
 from textgym.language_models import HuggingFaceLM
 from textgym.language_models.key_values import append
 from textgym.rewards import RewardFunction
@@ -112,10 +112,10 @@ class Steered:
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
-        known = None
+        asked = None
         if self.reward is not None:
-            known = _asked(self.reward, self.policy.language_model, states, rows, lengths, starts)
-        values = self.strength * self.policy.q_net.q_values(states, self.policy.eta, known)
+            asked = _asked(self.reward, self.policy.language_model, states, rows, lengths, starts)
+        values = self.strength * self.policy.q_net.q_values(states, self.policy.eta, asked)
         return _guided(self.reader.log_probs, states, values / self.policy.eta)
 
 
@@ -140,7 +140,7 @@ class RewardLookAhead:
         """See :class:`Policy`."""
         states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
         asked = _asked(self.reward, self.model, states, rows, lengths, starts)
-        return _guided(self.reader.log_probs, states, self.strength * asked.own_rewards)
+        return _guided(self.reader.log_probs, states, self.strength * asked)
 
 
 class LookAhead:
@@ -192,11 +192,11 @@ def _asked(
     rows: NDArray[np.int64],
     lengths: NDArray[np.int64],
     starts: NDArray[np.int64],
-) -> Known:
-    """What the reward says of each text, and of each with each of its candidates."""
+) -> Tensor:
+    """The reward of each text with each of its candidates, ``(n, k)``."""
     prompts = [row[:start].tolist() for row, start in zip(rows, starts, strict=True)]
     texts = [row[start:end].tolist() for row, start, end in zip(rows, starts, lengths, strict=True)]
-    return known_with(reward, model.tokenizer, prompts, texts, states.tokens)
+    return rewards_with(reward, model.tokenizer, prompts, texts, states.tokens)
 
 
 def sample(

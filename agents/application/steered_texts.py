@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.evaluation import EvaluationResult, Scores, evaluate, score
+from agents.double_dqn.language_models import LanguageModelPolicy
 from agents.double_dqn.language_models.writer import Writer
 from agents.saving.arguments import make_env
 from agents.saving.files import write_json
@@ -73,6 +77,8 @@ class SteeredTexts:
 def compare(model: DoubleDQN, env_id: str, env_args: dict[str, Any], seed: int, strength: float = 1.0) -> SteeredTexts:
     """Draw a text of the language model and one of the steered model for each of some prompts.
 
+    Where it has learned from what every candidate changes in a dense reward, the reward is asked for that here, too.
+
     Args:
         model: With a ``LanguageModelPolicy``.
         env_id: Environment.
@@ -80,11 +86,17 @@ def compare(model: DoubleDQN, env_id: str, env_args: dict[str, Any], seed: int, 
         seed: Seed of the prompts, of which row ``i`` has ``seed + i``, and of the draws.
         strength: See :meth:`agents.DoubleDQN.steering`.
     """
+    assert isinstance(model.policy, LanguageModelPolicy)
     results = []
     for one in (0.0, strength):
-        env = make_env(env_id, _N_TEXTS, seed, env_args)
-        writer = Writer(model, one, seed)
+        asks = one > 0 and model.policy.candidate_rewards and model.policy.value_range[0] < 0  # as dense rewards have
+        env = make_env(env_id, _N_TEXTS, seed, env_args | {"dense": True} if asks else env_args)
+        writer = Writer(model, one, seed, rewards_of=partial(_rewards_of, env) if asks else None)
         results.append(evaluate(writer, env, _N_TEXTS, seed=seed, deterministic=False))
         env.close()
     plain, steered = results
     return SteeredTexts(plain, steered, writer.nats.tolist())
+
+
+def _rewards_of(env: VecEnv, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.stack(env.env_method("rewards_of", tokens))

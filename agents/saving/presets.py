@@ -48,6 +48,6 @@ DENSE_STEERING: dict[str, Any] = {
     # A token's own reward has many examples and no noise: many small updates, and what follows it from the next state.
     "batch_size": 8,
     "updates_per_step": 0.08,
-    "policy_kwargs": {"candidate_rewards": True, "optimizer_kwargs": {"weight_decay": 1.0}},
+    "policy_kwargs": {"candidate_rewards": True, "lambda_": 0.0, "optimizer_kwargs": {"weight_decay": 1.0}},
 }
 """Arguments that steer a language model where each token earns what it changes in the reward."""

@@ -7,8 +7,7 @@ import torch
 from agents import DoubleDQN, PrunedTransformer, make_vec_env
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.head import candidate_products
-from agents.double_dqn.language_models.path import known_of
-from agents.double_dqn.language_models.reader import Known, Reader, States
+from agents.double_dqn.language_models.reader import Reader, States
 from agents.double_dqn.language_models.writer import Writer
 from tests.agents.tiny_language_models import PROMPTS, WORDS, save_llama
 from textgym.language_models import HuggingFaceLM
@@ -296,48 +295,6 @@ def test_rewards_of_all_candidates(directory, tmp_path):
     assert np.array_equal(again.action_values(observations), model.action_values(observations))
 
 
-def test_what_is_known_of_texts_under_way_and_in_replay(directory, monkeypatch):
-    """The return so far and the tokens so far, the same while acting and from replay; of every fourth text neither."""
-    model = make(directory, echo, dense=True, n_envs=4, policy_kwargs={"candidate_rewards": True})
-    told, path = [], model._path
-    of_texts_under_way = path._known
-    monkeypatch.setattr(path, "_known", lambda own: told.append(of_texts_under_way(own)) or told[-1])
-    model.policy.guided = 1.0
-    model.learning_starts = 0
-    model.learn(48)
-    batch = model.replay_buffer.sample_states(32)
-    known = known_of(batch)
-    hidden = batch.episodes.indices % 4 == 0
-    assert known.earned[hidden].isnan().all() and not known.earned[~hidden].isnan().any() and not hidden.all()
-    rewards = batch.episodes.rewards
-    assert torch.equal(known.earned[~hidden][:, 1], rewards[~hidden][:, 0])
-    assert torch.equal(known.written, torch.arange(known.written.shape[1]).expand_as(known.written).float())
-    first = told[0]
-    assert not first.earned.any() and not first.written.any()
-    assert {row for one in told for row in one.written.tolist()} == {0, 1, 2}
-    assert {row for one in told for row in one.earned.tolist()} <= {0.0, *np.float32([1 / 3, 2 / 3]).tolist()}
-    assert any(one.earned.any() for one in told)
-
-
-def test_the_return_so_far_is_worth_knowing(directory):
-    """A token's reward is lost again at the end: only who knows what was earned can tell by how much."""
-
-    def fades(prompts, completions, **_):
-        return [0.2 if len(text.split()) == 3 else ("w3" in text) * 1.0 for text in completions]
-
-    model = make(directory, fades, True, 32, policy_kwargs={"candidate_rewards": True}, learning_rate=1e-2)
-    model.policy.guided = 0.0
-    model.learn(9_600)
-    batch = model.replay_buffer.sample_states(64)
-    known, network = known_of(batch), model.policy.q_net
-    last_but_one = batch.episodes.valid[:, 1:].all(dim=1) & ~known.earned[:, 1].isnan()
-    with torch.no_grad():
-        after = network.mean_returns(network.logits(batch.states, known))[last_but_one, 1]
-    earned = known.earned[last_but_one, 1].unsqueeze(1) + batch.own_rewards[last_but_one, 1]
-    had, had_not = after[earned > 0.9].mean(), after[earned < 0.1].mean()
-    assert had < -0.1 and had_not > 0.1  # 0.2 − 1 for a third word, and 0 for the end; 0.2 or 0
-
-
 def test_candidate_rewards_need_a_native_environment(directory):
     from stable_baselines3.common.env_util import make_vec_env as one_by_one
 
@@ -596,24 +553,28 @@ def test_the_reward_is_asked_at_use(directory):
             plain = found.logits[step][row].log_softmax(dim=-1)
             best, tokens = plain.topk(6)
             worth = [echo([names.decode(prompt)], [names.decode([*text, token])])[0] for token in tokens.tolist()]
-            earned = echo([names.decode(prompt)], [names.decode(text)])[0]
-            known = Known(torch.tensor([worth]) - earned, torch.tensor([earned]), torch.tensor([float(step)]))
             states = States(output, tokens[None], best[None])
             with torch.no_grad():
-                values = 2.0 * policy.q_net.q_values(states, ETA, known)
+                values = 2.0 * policy.q_net.q_values(states, ETA, torch.tensor([worth]))
             expected = objectives.policy_log_probs(values, states.prior(), ETA)[0]
             torch.testing.assert_close(found.scores[step][row][tokens], expected, atol=1e-4, rtol=1e-4)
             text.append(int(found.sequences[row, 4 + step]))
 
     env = model.env
-    writer = Writer(model, 2.0, rewards_of=env.envs.rewards_of)
-    rows, state, earned, dones = env.reset(), None, np.zeros(model.n_envs), np.zeros(model.n_envs, bool)
-    for _ in range(7):
-        earned[dones] = 0.0
-        tokens, state = writer.predict(rows, state, dones)
-        rows, rewards, dones, _ = env.step(tokens)
-        earned += rewards
-        assert writer._earned == pytest.approx(earned, abs=1e-6)
+    rows = env.reset()
+    states = policy.reader().read(rows)
+    own_rewards = torch.from_numpy(env.envs.rewards_of(states.tokens.numpy())).float()
+    with torch.no_grad():
+        log_probs = objectives.policy_log_probs(
+            2.0 * policy.q_net.q_values(states, ETA, own_rewards), states.prior(), ETA
+        )
+    writer, learned = Writer(model, 2.0, rewards_of=env.envs.rewards_of), Writer(model, 2.0)
+    for one in (writer, learned):
+        one.predict(rows)
+    expected = objectives.divergence(log_probs, states.prior(), states.mass)
+    assert writer.nats == pytest.approx(expected.numpy(), abs=1e-5) and writer.nats != pytest.approx(
+        learned.nats, abs=1e-3
+    )
 
     def wrong(prompts, completions):
         return [1.0]

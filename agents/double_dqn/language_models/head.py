@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from agents.double_dqn.language_models.reader import Known, States
+from agents.double_dqn.language_models.reader import States
 
 if TYPE_CHECKING:
     from agents.double_dqn.language_models.lora import AdaptedLM
@@ -69,27 +69,17 @@ class CandidateQNetwork(BasePolicy):
             self.state = nn.Linear(width, 1)
             layers.append(self.state)
         _start_small(layers)
-        self.rewards: CandidateRewards | None = None
-        if candidate_rewards:
-            self.rewards = CandidateRewards(hidden_dim, embedding, width)
-            self.lasting = nn.Linear(width, n_bins)
-            self.progress = Progress(n_bins, observation_space.shape[0] if observation_space.shape else 1)
-            _start_small([self.lasting])
+        self.rewards = CandidateRewards(hidden_dim, embedding, width) if candidate_rewards else None
         self.trunk: AdaptedLM | None = None
 
     def adapt(self, trunk: AdaptedLM) -> None:
         """Value the hidden states of a model with adapters, which become parameters of this network."""
         self.trunk, self.adapters = trunk, trunk.adapters
 
-    def logits(self, states: States, known: Known | None = None) -> Tensor:
+    def logits(self, states: States) -> Tensor:
         """Logits of the return of each candidate: states of shape ``(...)`` → ``(..., k, n_bins)``.
 
-        Where a token's own reward is learned apart, of the return that follows it. Of what a token earns some may be
-        lost later, as a share of positive words falls with every other word: so its own reward counts here, too.
-
-        Args:
-            states: Where the candidates stand.
-            known: What is known of them without having been learned; None for nothing.
+        Where a token's own reward is learned apart, of the return that follows it.
         """
         states = self._here(states)
         features = self.body(states.hidden)
@@ -100,18 +90,13 @@ class CandidateQNetwork(BasePolicy):
             candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype)  # (..., k, D')
             advantages = candidates @ queries.mT  # (..., k, bins)
         mean = (states.prior().exp().unsqueeze(-1) * advantages).sum(dim=-2, keepdim=True)
-        logits = self.value(features).unsqueeze(-2) + advantages - mean
-        if self.rewards is None:
-            return logits
-        value, lasting = self.progress(known, states.hidden).unsqueeze(-2).chunk(2, dim=-1)  # (..., 1, bins)
-        own_rewards = self._own_rewards(states, known).unsqueeze(-1)
-        return logits + value + (self.lasting(features).unsqueeze(-2) + lasting) * own_rewards
+        return self.value(features).unsqueeze(-2) + advantages - mean
 
     def state_logits(self, states: States) -> Tensor:
         """Logits of the values of states, ``(...)`` → ``(...)``: of their own, not of the candidates'."""
         return self.state(self.body(self._here(states).hidden)).squeeze(-1)
 
-    def q_values(self, states: States, eta: float, known: Known | None = None) -> Tensor:
+    def q_values(self, states: States, eta: float, own_rewards: Tensor | None = None) -> Tensor:
         """Soft values of the candidates, ``(...)`` → ``(..., k)``.
 
         Of several bins, they are η·log E[exp(return / η)] (arXiv:2502.20548), so that ``eta`` can be chosen at use.
@@ -119,21 +104,20 @@ class CandidateQNetwork(BasePolicy):
         Args:
             states: Where they stand.
             eta: η, see above.
-            known: See :meth:`logits`.
+            own_rewards: What the candidates themselves earn, ``(..., k)``, where that is learned apart; NaN where it is
+                not known. None asks what has been learned of all of them.
         """
-        logits = self.logits(states, known)
+        logits = self.logits(states)
         if self.n_bins == 1:
             values = self.mean_returns(logits)
         else:
             values = eta * (logits.log_softmax(dim=-1) + self._returns(logits) / eta).logsumexp(dim=-1)
-        return values if self.rewards is None else values + self._own_rewards(states, known)
-
-    def _own_rewards(self, states: States, known: Known | None) -> Tensor:
-        """Own rewards of the candidates, ``(..., k)``: those that are known, and what was learned of the others."""
-        if known is not None and not known.own_rewards.isnan().any():
-            return known.own_rewards.to(self.embedding.device)
-        learned = self.own_rewards(states).detach()
-        return learned if known is None else torch.where(known.own_rewards.isnan(), learned, known.own_rewards)
+        if self.rewards is None:
+            return values
+        if own_rewards is None or own_rewards.isnan().any():
+            learned = self.own_rewards(states).detach()
+            own_rewards = learned if own_rewards is None else torch.where(own_rewards.isnan(), learned, own_rewards)
+        return values + own_rewards.to(values)
 
     def own_rewards(self, states: States) -> Tensor:
         """Rewards of the candidates themselves, ``(...)`` → ``(..., k)``; needs ``candidate_rewards``."""
@@ -203,34 +187,6 @@ class CandidateRewards(nn.Module):
         products = candidate_products(self.scale * self.query(features), tokens, embedding)
         # Twenty times the step of the others: a token is seen in few of the states.
         return 20 * self.token(tokens).squeeze(-1) + self.state(features) + products
-
-
-class Progress(nn.Module):
-    """What a text's length and its return so far say of what is to come, and of how much of a token's reward lasts.
-
-    A hidden state hardly tells them: the language model has no use for either.
-
-    Args:
-        n_bins: Numbers that stand for a return (≥ 1).
-        length: Tokens of a text at most (≥ 1).
-        width: Width of the hidden layer (≥ 1).
-    """
-
-    def __init__(self, n_bins: int, length: int, width: int = 32) -> None:
-        super().__init__()
-        self.length = length
-        last = nn.Linear(width, 2 * n_bins)
-        self.layers = nn.Sequential(nn.Linear(2, width), nn.GELU(), last)
-        self.unknown = nn.Parameter(torch.zeros(2 * n_bins))
-        _start_small([last])
-
-    def forward(self, known: Known | None, hidden: Tensor) -> Tensor:
-        """Of states with hidden states ``(..., D)`` → ``(..., 2·n_bins)``; the same for all of which it is unknown."""
-        if known is None:
-            return self.unknown.expand(*hidden.shape[:-1], -1)
-        earned, written = known.earned.to(hidden), known.written.to(hidden)
-        said = self.layers(4 * torch.stack([earned.nan_to_num(), written / self.length], dim=-1) - 2)  # of size 1
-        return torch.where(earned.isnan().unsqueeze(-1), self.unknown, said)
 
 
 def _body(hidden_dim: int, width: int) -> nn.Sequential:

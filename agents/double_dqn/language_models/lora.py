@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,22 +76,17 @@ class Adapters(nn.ParameterDict):
 
     def learn_with(self, optimizer: torch.optim.Optimizer, share: float) -> None:
         """Become a second group of an optimizer's parameters, with ``share`` of the learning rate of the first."""
-        put_apart(optimizer, self.values(), share=share)
+        (others,) = optimizer.param_groups
+        own = set(map(id, self.values()))
+        others["params"] = [parameter for parameter in others["params"] if id(parameter) not in own]
+        optimizer.add_param_group({"params": list(self.values()), "share": share})
 
         def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            (mine,) = (group for group in optimizer.param_groups if "share" in group)
-            mine["lr"] = optimizer.param_groups[0]["lr"] * mine["share"]
+            others, mine = optimizer.param_groups
+            mine["lr"] = others["lr"] * mine["share"]
             self.changes += 1
 
         optimizer.register_step_pre_hook(before_step)
-
-
-def put_apart(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], **options: Any) -> None:
-    """Move some of an optimizer's first group of parameters into a group of their own, with other options."""
-    moved = list(parameters)
-    ids, first = set(map(id, moved)), optimizer.param_groups[0]
-    first["params"] = [parameter for parameter in first["params"] if id(parameter) not in ids]
-    optimizer.add_param_group({"params": moved, **options})
 
 
 class AdaptedLM(HuggingFaceLM):

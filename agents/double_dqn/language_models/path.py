@@ -16,7 +16,7 @@ from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.head import CandidateQNetwork
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Known, Reader, States
+from agents.double_dqn.language_models.reader import Reader, States
 from agents.double_dqn.language_models.replay import StatesBatch, StatesReplayBuffer
 from agents.double_dqn.paths import Choice, Loss
 from agents.double_dqn.sequences import SequencePath
@@ -59,7 +59,7 @@ class LanguageModelPath(SequencePath):
         self.reader: Reader | None = None  # of the environments trained in
         self._seen: tuple[States, NDArray[np.float32], NDArray[np.float64]] | None = None
         self._handover: NDArray[np.int64] | None = None  # tokens after which the model goes on alone
-        self._nats = self._earned = np.zeros(0)  # of the texts under way
+        self._nats = np.zeros(0)  # of the texts under way
         self.nats: deque[float] = deque(maxlen=_RECENT)
 
     @property
@@ -165,14 +165,14 @@ class LanguageModelPath(SequencePath):
         starts = np.asarray(model._last_episode_starts, bool)
         if self._handover is None:
             self._handover, self._taken, self._nats = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n)
-            self._earned, starts = np.zeros(n), np.ones(n, bool)
-        self._taken[starts], self._nats[starts], self._earned[starts] = 0, 0.0, 0.0
+            starts = np.ones(n, bool)
+        self._taken[starts], self._nats[starts] = 0, 0.0
         self._handover[starts] = self._drawn_handovers(int(starts.sum()))
         own_rewards = self._asked(states.tokens.numpy())
         prior = guided = states.prior().numpy()
         alone = self._taken >= self._handover
         if not alone.all():
-            log_probs = self._policy_log_probs(states, self._known(own_rewards))
+            log_probs = self._policy_log_probs(states, own_rewards)
             self._nats += np.where(alone, 0.0, objectives.divergence(log_probs, states.prior(), states.mass).numpy())
             guided = np.where(alone[:, None], prior, log_probs.numpy())
         actions, chosen, extra = self.reader.draw(states, guided, random)
@@ -180,8 +180,8 @@ class LanguageModelPath(SequencePath):
         # A ratio of exactly 1 is kept for the model's own choices: see objectives.from_the_prior.
         log_ratios = np.where(alone, 0.0, np.where(log_ratios == 0, 1e-4, log_ratios)).astype(np.float32)
         self._taken += 1
-        own_rewards = np.concatenate([own_rewards, self._asked(extra.tokens[:, -1:].numpy())], axis=1)
-        self._seen = extra, log_ratios, own_rewards
+        asked = np.concatenate([own_rewards, self._asked(extra.tokens[:, -1:].numpy())], axis=1)
+        self._seen = extra, log_ratios, asked
         return Choice(actions, None)
 
     def _asked(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -190,13 +190,6 @@ class LanguageModelPath(SequencePath):
             return np.zeros((len(tokens), 0))
         assert self.model.env is not None
         return np.stack(self.model.env.env_method("rewards_of", tokens))
-
-    def _known(self, own_rewards: NDArray[np.float64]) -> Known | None:
-        """What is known of the texts under way; None where nobody asks."""
-        if not self.policy.candidate_rewards:
-            return None
-        known = Known(*map(torch.from_numpy, (own_rewards, self._earned, self._taken.astype(np.float64))))
-        return Known(*(part.float().to(self.policy.device) for part in known))
 
     def _drawn_handovers(self, n: int) -> NDArray[np.int64]:
         """After how many tokens the model goes on alone, in n new episodes."""
@@ -211,9 +204,11 @@ class LanguageModelPath(SequencePath):
         return np.where(guided, budget, 0)
 
     @torch.no_grad()
-    def _policy_log_probs(self, states: States, known: Known | None = None) -> torch.Tensor:
-        eta = self.policy.eta
-        return objectives.policy_log_probs(self.policy.q_net.q_values(states, eta, known).cpu(), states.prior(), eta)
+    def _policy_log_probs(self, states: States, own_rewards: NDArray[np.float64] | None = None) -> torch.Tensor:
+        policy = self.policy
+        known = torch.from_numpy(own_rewards).float() if own_rewards is not None and own_rewards.size else None
+        values = policy.q_net.q_values(states, policy.eta, known).cpu()
+        return objectives.policy_log_probs(values, states.prior(), policy.eta)
 
     # ------------------------------------------------------------------ learning
 
@@ -235,7 +230,6 @@ class LanguageModelPath(SequencePath):
                 f"env must have returns in [0, 1] for {model.policy_name}, got a reward of "
                 f"{rewards.min() if rewards.min() < low else rewards.max()}: scale it"
             )
-        self._earned += rewards
         replay_buffer.add_states(model._last_obs, new_obs, actions, rewards, dones, infos, *self._seen)
         assert self._handover is not None
         guided = np.flatnonzero(np.asarray(dones, bool) & (self._handover > 0))
@@ -254,7 +248,7 @@ class LanguageModelPath(SequencePath):
         states = self._states(policy.q_net, batch)
         chosen = batch.chosen.unsqueeze(-1)
         extra: torch.Tensor | float = 0.0
-        logits = policy.q_net.logits(states, known_of(batch))  # (B, T, k, bins)
+        logits = policy.q_net.logits(states)  # (B, T, k, bins)
         taken = logits.gather(2, chosen.unsqueeze(-1).expand(-1, -1, -1, policy.n_bins)).squeeze(2)  # (B, T, bins)
         if policy.objective == "soft_q":
             with torch.no_grad():
@@ -267,8 +261,7 @@ class LanguageModelPath(SequencePath):
         elif policy.objective == "ilql":
             with torch.no_grad():
                 rated = self._states(policy.q_net_target, batch)
-                q_taken = policy.q_net_target.q_values(rated, policy.eta, known_of(batch))
-                q_taken = q_taken.gather(-1, chosen).squeeze(-1)
+                q_taken = self._q_values(policy.q_net_target, rated, batch).gather(-1, chosen).squeeze(-1)
                 next_values = policy.q_net_target.to_values(policy.q_net_target.state_logits(rated))
             counts = episodes.valid
             goals = objectives.in_sample_targets(episodes.rewards, counts, next_values, self.model.gamma)
@@ -312,10 +305,14 @@ class LanguageModelPath(SequencePath):
         self, network: CandidateQNetwork, states: States, batch: StatesBatch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of the actions taken and soft values of the states acted in, ``(B, T)`` each."""
-        eta = self.policy.eta
-        q_values = network.q_values(states, eta, known_of(batch))
+        q_values = self._q_values(network, states, batch)
         q_taken = q_values.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
-        return q_taken, objectives.soft_values(q_values, states.prior(), eta)
+        return q_taken, objectives.soft_values(q_values, states.prior(), self.policy.eta)
+
+    def _q_values(self, network: CandidateQNetwork, states: States, batch: StatesBatch) -> torch.Tensor:
+        """Values of all candidates, with their own rewards as the environment paid them where these are known."""
+        known = batch.own_rewards if self.policy.candidate_rewards else None
+        return network.q_values(states, self.policy.eta, known)
 
     @staticmethod
     def _states(network: CandidateQNetwork, batch: StatesBatch) -> States:
@@ -345,9 +342,8 @@ class LanguageModelPath(SequencePath):
     def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102
         if self.reader is None or self._handover is None:
             return None
-        counted = {"handover": self._handover, "taken": self._taken, "open_nats": self._nats, "earned": self._earned}
-        copies = {name: array.copy() for name, array in counted.items()}
-        return {"reader": self.reader.get_state(), "nats": list(self.nats), **copies}
+        counted = {"handover": self._handover.copy(), "taken": self._taken.copy(), "open_nats": self._nats.copy()}
+        return {"reader": self.reader.get_state(), "nats": list(self.nats), **counted}
 
     def set_acting_state(self, state: dict[str, Any] | None) -> None:  # noqa: D102
         self.reader = self._handover = None
@@ -356,23 +352,8 @@ class LanguageModelPath(SequencePath):
         self.reader = self.policy.reader()
         self.reader.set_state(state["reader"])
         self._handover, self._taken, self._nats = state["handover"], state["taken"], state["open_nats"]
-        self._earned = state.get("earned", np.zeros(len(self._taken)))  # none in a file from before it was kept
         self.nats.clear()
         self.nats.extend(state["nats"])
-
-
-def known_of(batch: StatesBatch) -> Known | None:
-    """What the environment told of a batch's states; None where nobody asked.
-
-    Of every fourth text the values are learned without it, so that they can also be had where it is not known.
-    """
-    if not batch.own_rewards.shape[-1]:
-        return None
-    rewards = batch.episodes.rewards.masked_fill(~batch.episodes.valid, 0.0)
-    earned = rewards.cumsum(dim=1) - rewards
-    hidden = torch.from_numpy(batch.episodes.indices % 4 == 0).to(earned.device).unsqueeze(1)
-    written = torch.arange(earned.shape[1], device=earned.device).expand_as(earned)
-    return Known(batch.own_rewards, earned.masked_fill(hidden, torch.nan), written.float())
 
 
 def _at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:

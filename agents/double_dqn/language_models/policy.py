@@ -13,7 +13,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 
 from agents.double_dqn.heads import checked_value_range
 from agents.double_dqn.language_models.head import CandidateQNetwork
-from agents.double_dqn.language_models.lora import AdaptedLM, AdaptedReader, checked_lora, put_apart
+from agents.double_dqn.language_models.lora import AdaptedLM, AdaptedReader, checked_lora
 from agents.double_dqn.language_models.objectives import OBJECTIVES, SPANS
 from agents.double_dqn.language_models.reader import Reader
 from agents.pruning.language_model import load_language_model
@@ -158,9 +158,6 @@ class LanguageModelPolicy(DQNPolicy):
         if self._adapters is not None:
             first = lr_schedule(1)
             self.q_net.adapters.learn_with(self.optimizer, self._adapters.learning_rate / first if first else 1.0)
-        if self.candidate_rewards:  # a few numbers of each text, which can't be learned by heart
-            small = [*self.q_net.progress.parameters(), *self.q_net.lasting.parameters()]
-            put_apart(self.optimizer, small, weight_decay=0.0)
 
     def reader(self) -> Reader:
         """What reads the texts of one set of rows."""

@@ -41,20 +41,6 @@ class States(NamedTuple):
         return self.log_probs.log_softmax(dim=-1)
 
 
-class Known(NamedTuple):
-    """What the environment tells of texts where every candidate's reward is asked for; any leading shape.
-
-    Attributes:
-        own_rewards: What each candidate itself would earn, shape ``(n, k)``; NaN where it is not known.
-        earned: Return of the text so far, shape ``(n,)``; NaN where it is not known.
-        written: Tokens of the text so far, shape ``(n,)``.
-    """
-
-    own_rewards: Tensor
-    earned: Tensor
-    written: Tensor
-
-
 class Reader:
     """Reads growing texts, each token once.
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from agents.double_dqn.language_models.asking import check_asks, known_with
+from agents.double_dqn.language_models.asking import check_asks, rewards_with
 from agents.double_dqn.language_models.objectives import policy_log_probs
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Known, States
+from agents.double_dqn.language_models.reader import States
 from textgym.rewards import RewardFunction
 
 if TYPE_CHECKING:
@@ -75,15 +75,14 @@ def steering(
         best, tokens = log_probs.topk(min(policy.candidates, scores.shape[-1]), dim=-1)
         seen = hidden[:, -1].float() if adapted is None else adapted.hidden_of(_without_padding(input_ids, shown[0]))
         states = States(seen.to(network.device), tokens.to(network.device), best.to(network.device))
-        known = None
+        asked = None
         if reward is not None:
             width[:] = width or [input_ids.shape[1]]
             rows, tokenizer = input_ids.tolist(), policy.language_model.tokenizer
             prompts, texts = [row[: width[0]] for row in rows], [row[width[0] :] for row in rows]
-            known = known_with(reward, tokenizer, prompts, texts, tokens)
-            known = Known(*(part.to(network.device) for part in known))
+            asked = rewards_with(reward, tokenizer, prompts, texts, tokens).to(network.device)
         with torch.no_grad():
-            values = strength * network.q_values(states, policy.eta, known)
+            values = strength * network.q_values(states, policy.eta, asked)
         steered = states.among_all(policy_log_probs(values, states.prior(), policy.eta))
         return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.asking import check_asks
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Known, Reader, States
+from agents.double_dqn.language_models.reader import Reader, States
 
 if TYPE_CHECKING:
     from agents.double_dqn.base import LearningAgent
@@ -58,7 +58,6 @@ class Writer:
         self.nats = np.zeros(0)
         self._random = np.random.default_rng(seed)
         self._started = np.zeros(0, np.int64)
-        self._earned = self._written = np.zeros(0)
 
     @torch.no_grad()
     def predict(
@@ -74,26 +73,17 @@ class Writer:
         reader = policy.reader() if state is None else state
         if state is None:
             self.nats, self._started = np.zeros(len(rows)), np.ones(len(rows), np.int64)
-            self._earned, self._written = np.zeros(len(rows)), np.zeros(len(rows))
         elif episode_start is not None:
-            starts = np.asarray(episode_start, bool)
-            self._started += starts
-            self._earned[starts] = self._written[starts] = 0.0
+            self._started += np.asarray(episode_start, bool)
         states = reader.read(rows, action_masks)
-        values = self.strength * policy.q_net.q_values(states, policy.eta, self._known(states)).cpu()
+        asked = None
+        if self.rewards_of is not None:
+            asked = torch.as_tensor(self.rewards_of(states.tokens.numpy()), device=policy.device).float()
+        values = self.strength * policy.q_net.q_values(states, policy.eta, asked).cpu()
         log_probs = objectives.policy_log_probs(values, states.prior(), policy.eta)
         tokens, nats = self._chosen(reader, states, log_probs, deterministic)
         self.nats += np.where(self._started == 1, nats.numpy(), 0.0)
-        if self.rewards_of is not None:
-            self._earned += np.asarray(self.rewards_of(tokens[:, None])).squeeze(1)
-            self._written += 1
         return tokens, reader
-
-    def _known(self, states: States) -> Known | None:
-        if self.rewards_of is None:
-            return None
-        told = self.rewards_of(states.tokens.numpy()), self._earned, self._written
-        return Known(*(torch.as_tensor(part, device=self.policy.device).float() for part in told))
 
     def _chosen(
         self, reader: Reader, states: States, log_probs: Tensor, deterministic: bool
