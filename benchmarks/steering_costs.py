@@ -28,9 +28,9 @@ from agents.pruning.language_model import load_language_model
 from agents.saving.json_lines import append
 from benchmarks.comparison import Figure, print_figures
 from benchmarks.steering_methods import LENGTH
-from benchmarks.steering_tasks import prompts
+from benchmarks.steering_tasks import positive, prompts
 from textgym.language_models import HuggingFaceLM
-from textgym.rewards import Distinctness
+from textgym.rewards import Distinctness, RewardFunction
 from textgym.rewards.base import require
 
 app = typer.Typer(add_completion=False)
@@ -59,6 +59,7 @@ def main(
     figures = [
         *acting_figures(agents, length, max(1, repeats // 2)),
         *generate_figures(agents[N_ENVS[0]], trunk, length, repeats),
+        *asking_figures(trunk, length, repeats),
         update_figure(agents[N_ENVS[-1]], trunk, length, 4 * repeats),
         lora_figure(trunk, length, max(1, repeats // 2)),
     ]
@@ -141,7 +142,20 @@ def generate_figures(agent: DoubleDQN, model: HuggingFaceLM, length: int, repeat
     return [_generate_figure(agent, model, length, batch, repeats) for batch in GENERATE_BATCHES]
 
 
-def _generate_figure(agent: DoubleDQN, model: HuggingFaceLM, length: int, batch: int, repeats: int) -> Figure:
+def asking_figures(model: HuggingFaceLM, length: int, repeats: int) -> list[Figure]:
+    """The same where VADER's tone is asked for every candidate."""
+    agent = new_agent(model, 1, length, candidate_rewards=True)
+    return [_generate_figure(agent, model, length, batch, repeats, positive) for batch in GENERATE_BATCHES]
+
+
+def _generate_figure(
+    agent: DoubleDQN,
+    model: HuggingFaceLM,
+    length: int,
+    batch: int,
+    repeats: int,
+    reward: RewardFunction | None = None,
+) -> Figure:
     lm, tokenizer = model._model, model.tokenizer
     pad_id = tokenizer.eos_id
     rows = [tokenizer.encode(prompt) for prompt in prompts()[1][:batch]]
@@ -152,7 +166,7 @@ def _generate_figure(agent: DoubleDQN, model: HuggingFaceLM, length: int, batch:
     lm.generation_config = GenerationConfig(pad_token_id=pad_id)  # without an end: every text has as many tokens
 
     def run(steered: bool) -> None:
-        with agent.steering(lm) if steered else nullcontext(), torch.random.fork_rng(devices=[]):
+        with agent.steering(lm, reward=reward) if steered else nullcontext(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             text = lm.generate(ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=length)
         assert text.shape == (batch, width + length)
@@ -161,7 +175,8 @@ def _generate_figure(agent: DoubleDQN, model: HuggingFaceLM, length: int, batch:
         seconds = take_turns([lambda: run(True), lambda: run(False)], repeats)
     finally:
         lm.generation_config = own
-    return figure(f"generate, {batch} x {length} tokens", seconds, "plain", GENERATE_BAR)
+    asking = ", the reward asked" if reward else ""
+    return figure(f"generate, {batch} x {length} tokens{asking}", seconds, "plain", GENERATE_BAR)
 
 
 # ---------------------------------------------------------------------------------------------- updates

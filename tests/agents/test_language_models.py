@@ -584,8 +584,8 @@ def test_the_reward_is_asked_at_use(directory):
         with pytest.raises(ValueError, match="must be None for an agent without candidate_rewards"):
             attempt()
     with (
-        pytest.raises(RewardError, match="must return a list of 14 numbers"),
-        model.steering(lm, 1.0, lambda prompts, completions: [0.5]),
+        pytest.raises(RewardError, match="must return a list of 12 numbers"),
+        model.steering(lm, 1.0, wrong),
     ):
         lm.generate(ids, attention_mask=mask, max_new_tokens=1, pad_token_id=5)
 

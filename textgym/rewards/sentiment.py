@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from textgym.rewards.base import Reward, column
@@ -35,6 +35,7 @@ class Sentiment(Reward):
         ]
 
 
+@lru_cache(maxsize=4096)  # a text is often asked about twice: for both tones, or once more at its end
 def sentiment(text: str) -> float:
     """VADER's compound score of a text, in [-1, 1]."""
     analyzer = vader()
