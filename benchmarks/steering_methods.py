@@ -27,6 +27,8 @@ LENGTH = 40
 STRENGTHS = (0.7, 1.0, 1.4)
 ASKING_STRENGTHS = (0.7, 1.0, 1.3)
 LOOK_AHEAD_STRENGTHS = (5.0, 15.0)
+ASKING = ", the reward asked"
+"""What the names of their points end with."""
 REWARD_STRENGTHS = (7.0, 10.0, 13.0)
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 CHECKPOINTS = 4
@@ -78,7 +80,7 @@ def ours(task: Task) -> Points:
     for strength in STRENGTHS:
         yield f"strength {strength:g}", Steered(agent, strength)
     for strength in ASKING_STRENGTHS if dense else ():
-        yield f"strength {strength:g}, the reward asked", Steered(agent, strength, task.reward)
+        yield f"strength {strength:g}{ASKING}", Steered(agent, strength, task.reward)
 
 
 def reward_look_ahead(task: Task) -> Points:

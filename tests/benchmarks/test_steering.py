@@ -5,10 +5,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from agents import DoubleDQN, make_vec_env
+from agents.double_dqn.language_models.reader import States
 from agents.pruning.language_model import load_language_model
 from agents.saving.json_lines import append, read
 from benchmarks import steering, steering_figure, steering_methods, steering_tasks
-from benchmarks.steering_policies import Finetuned, LookAhead, Plain, sample
+from benchmarks.steering_policies import Finetuned, LookAhead, Plain, RewardLookAhead, Steered, sample
 from tests.agents.tiny_language_models import WORDS, save_llama
 
 
@@ -50,8 +52,8 @@ class _Uniform:
     def __init__(self, model):
         self.model = Plain(model)
 
-    def log_probs(self, rows, lengths):
-        _, plain = self.model.log_probs(rows, lengths)
+    def log_probs(self, rows, lengths, starts):
+        _, plain = self.model.log_probs(rows, lengths, starts)
         return torch.full_like(plain, -math.log(plain.shape[1])), plain
 
 
@@ -61,7 +63,7 @@ def test_divergence_and_surprise_are_those_of_the_texts(model):
     expected = [-np.sum(row) for row in model.text_log_probs(plain.prompts, [_with_end(text) for text in plain.texts])]
     assert plain.surprise == pytest.approx(expected, abs=1e-4)
     uniform = sample(_Uniform(model), model, ["w1 w2"] * 400, 1, seed=0)
-    log_plain = Plain(model).log_probs(np.array([[1, 2]]), np.array([2]))[1][0].double()
+    log_plain = Plain(model).log_probs(np.array([[1, 2]]), np.array([2]), np.array([2]))[1][0].double()
     assert uniform.nats.mean() == pytest.approx(float((-log_plain - math.log(len(log_plain))).mean()), abs=1e-5)
 
 
@@ -73,7 +75,7 @@ def _with_end(text):
 def test_looking_ahead_is_reading_each_candidate(model):
     guided = LookAhead(model, torch.nn.Linear(32, 1), strength=2.0, candidates=3)
     rows, lengths = np.array([[1, 2, -1], [3, -1, -1]]), np.array([2, 1])
-    log_policy, log_plain = guided.log_probs(rows, lengths)
+    log_policy, log_plain = guided.log_probs(rows, lengths, lengths)
     assert log_policy.exp().sum(dim=1) == pytest.approx(1, abs=1e-5)
     best, tokens = log_plain.topk(3, dim=1)
     for row in range(2):
@@ -83,6 +85,35 @@ def test_looking_ahead_is_reading_each_candidate(model):
         values = guided.value(reader.hidden.clone()).squeeze(1).detach()
         expected = (best[row] + 2.0 * values).log_softmax(dim=0) + best[row].logsumexp(dim=0)
         assert log_policy[row, tokens[row]].numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_asking_the_reward_is_asking_about_each_candidate(model):
+    """The reward gets the prompt and the text so far with each candidate; ours adds what follows it."""
+
+    def echo(prompts, completions):
+        return [
+            sum(word in prompt.split() for word in text.split()) / 4
+            for prompt, text in zip(prompts, completions, strict=True)
+        ]
+
+    task = {"prompts": ["w1 w2", "w3"], "reward": echo, "tokenizer": model.tokenizer, "max_new_tokens": 3}
+    env = make_vec_env("TextGen-v0", 4, seed=0, env_kwargs=task | {"dense": True})
+    policy_kwargs = {"model": model, "candidates": 3, "width": 16, "candidate_rewards": True, "eta": 0.2}
+    agent = DoubleDQN("LanguageModelPolicy", env, gamma=1.0, seed=0, policy_kwargs=policy_kwargs).learn(60)
+    tokens = [model.tokenizer.encode(text) for text in ("w1 w2", "w1 w3")]  # one prompt and no text, one and one
+    rows, lengths, starts = np.array(tokens), np.array([2, 2]), np.array([2, 1])
+    for guided, learned in ((RewardLookAhead(model, echo, 10.0, 3), False), (Steered(agent, 2.0, echo), True)):
+        log_policy, log_plain = guided.log_probs(rows, lengths, starts)
+        best, candidates = log_plain.topk(3, dim=1)
+        words = [[model.tokenizer.decode([token]) for token in row] for row in candidates.tolist()]
+        rewards = [echo(["w1 w2"] * 3, words[0]), echo(["w1"] * 3, [f"w3 {word}" for word in words[1]])]
+        bonus = 10.0 * torch.tensor(rewards)
+        if learned:
+            states = States(guided.reader.model.hidden.float().clone(), candidates, best)
+            network = agent.policy.q_net
+            bonus = bonus + 10.0 * network.mean_returns(network.logits(states)).detach()
+        expected = (best + bonus).log_softmax(dim=1) + best.logsumexp(dim=1, keepdim=True)
+        torch.testing.assert_close(log_policy.gather(1, candidates), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_fine_tuned_model_diverges_from_the_plain_one_and_leaves_it_alone(model):
@@ -127,6 +158,9 @@ def test_the_figure_has_a_panel_for_each_reward(tmp_path):
         append(results, {"cell": f"ours_keywords_seed{seed}", "points": [point]})
     found = steering_figure.frontiers(read(results))
     assert found.keys() == {"positive", "keywords"} and found["positive"].keys() == {"plain", "ours"}
+    asking = {"point": f"strength 1{steering_methods.ASKING}", "nats": 1.0, "reward": 0.7}
+    apart = steering_figure.frontiers([{"cell": "ours_positive_seed0", "points": [point, asking]}])["positive"]
+    assert apart == {"ours": {"strength 1": [point]}, f"ours{steering_methods.ASKING}": {"strength 1": [asking]}}
     assert [one["nats"] for one in found["positive"]["ours"]["strength 1"]] == [1.0, 3.0]
     assert CliRunner().invoke(steering_figure.app, arguments).exit_code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -33,13 +33,15 @@ def test_every_cost_is_measured(folder, tmp_path, monkeypatch):
         "acting, 4 environments",
         "generate, 1 x 3 tokens",
         "generate, 3 x 3 tokens",
+        "generate, 1 x 3 tokens, the reward asked",
+        "generate, 3 x 3 tokens, the reward asked",
         "update, 4 texts",
         "update with adapters, 2 texts",
     ]
     for figure in row["figures"]:
         assert 0 < figure["ratio"] and 0 < figure["value"] and 0 < figure["other"]
     assert all(figure["ratio"] < 1 and figure["value"] < figure["other"] for figure in row["figures"][:2])
-    assert [figure["bar"] for figure in row["figures"]] == [None, None, 1.15, 1.15, 1.1, None]
+    assert [figure["bar"] for figure in row["figures"]] == [None, None, *[1.15] * 4, 1.1, None]
 
 
 def test_the_small_model_is_as_wide_and_has_one_layer(folder):
