@@ -41,7 +41,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "priority_beta_final": (0, 1),
 }
 FLAGS = (
-    *("double_q", "dueling", "prioritized_replay", "lower_bound", "watkins", "keep_best"),
+    *("double_q", "dueling", "prioritized_replay", "lower_bound", "watkins", "keep_best", "self_imitation"),
     *("optimize_memory_usage", "_init_setup_model"),
 )
 NEVER_NONE = frozenset(
@@ -56,7 +56,7 @@ NEVER_NONE = frozenset(
         "device",
         "priority_alpha",
         "best_share",
-        *set(FLAGS) - {"dueling", "prioritized_replay", "keep_best"},
+        *set(FLAGS) - {"dueling", "prioritized_replay", "keep_best", "self_imitation"},
     }
 )
 """None stands for a default in all the others."""

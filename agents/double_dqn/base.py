@@ -79,6 +79,7 @@ class LearningAgent(DQN):
     lower_bound: bool
     keep_best: bool
     best_share: float
+    self_imitation: bool
     loss: str | None
     value_range: tuple[float, float] | None
     q_lambda: float | Schedule | None

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Default] = {
     "target_update_interval": Default(1, 10_000),
     "loss": Default(None, "huber", "huber"),  # None: cross-entropy where the range of returns is known
     "keep_best": Default(True, False, False),
+    "self_imitation": Default(True, False, False),
     "priority_beta": Default(0.0, 0.4, 0.4),
     "priority_beta_final": Default(0.0, 1.0, 1.0),
 }
@@ -77,7 +78,10 @@ def with_defaults(path: str, arguments: dict[str, Any], from_file: bool = False)
     return {name: defaults[name] if arguments[name] is None else arguments[name] for name in DEFAULTS}
 
 
-BEFORE: dict[str, Any] = {"loss": "huber", "keep_best": False, "best_share": 0.0, "priority_beta_final": 1.0}
+BEFORE: dict[str, Any] = {
+    **{"loss": "huber", "keep_best": False, "best_share": 0.0, "priority_beta_final": 1.0},
+    "self_imitation": False,
+}
 """What arguments were before they existed: files of models and of runs that do not name them are from that time."""
 
 
@@ -88,7 +92,7 @@ def as_before(arguments: dict[str, Any]) -> dict[str, Any]:
         arguments: Name → value; a run of today names all of today's arguments, and they are left alone.
     """
     if "loss" in arguments:
-        return arguments
+        return {"self_imitation": False, **arguments}
     completed = {**BEFORE, **arguments}
     completed["policy_kwargs"] = {"n_layers": 2, "n_gram": 1, **(arguments.get("policy_kwargs") or {})}
     if arguments.get("q_lambda") is None and arguments.get("n_steps", 1) == 1:

@@ -148,6 +148,9 @@ class DoubleDQN(LearningAgent):
         ``buffer_size``: where rewards are rare, a success that was forgotten may not come again. None: yes
     :param best_share: Sequences only: share of each batch, in [0, 0.9], that is drawn from these episodes whatever
         their priorities (self-imitation, arXiv:1806.05635); needs ``keep_best``
+    :param self_imitation: Sequences only: whether the best episodes are imitated where success is all or nothing, and
+        rare: see :class:`agents.double_dqn.self_imitation.SelfImitation`. Nothing changes elsewhere, nor without
+        ``keep_best`` and ``loss="cross_entropy"``. None: yes
     :param q_lambda: Sequences only: λ of Peng's Q(λ), in [0, 1], which mixes the targets of all numbers of steps up to
         the end of the episode: 0 is one step, 1 the return; or a function of the remaining progress (from 1 to 0), as
         for ``learning_rate``. None: from 0.9 to 0, unless ``n_steps`` or ``lower_bound`` carries rewards over
@@ -224,6 +227,7 @@ class DoubleDQN(LearningAgent):
         exploration_kwargs: dict[str, Any] | None = None,
         keep_best: bool | None = None,
         best_share: float = 0.0,
+        self_imitation: bool | None = None,
         priority_beta_final: float | None = None,
         loss: str | None = None,
         value_range: tuple[float, float] | None = None,
@@ -251,6 +255,7 @@ class DoubleDQN(LearningAgent):
                 "exploration_final_eps": exploration_final_eps,
                 "target_update_interval": None if target_update_interval is None else int(target_update_interval),
                 "keep_best": keep_best,
+                "self_imitation": self_imitation,
                 "priority_beta": priority_beta,
                 "priority_beta_final": priority_beta_final,
                 "loss": loss,
@@ -262,6 +267,7 @@ class DoubleDQN(LearningAgent):
         self.dueling = chosen.pop("dueling")
         self.prioritized_replay = chosen.pop("prioritized_replay")
         self.keep_best, self.best_share = chosen.pop("keep_best"), best_share
+        self.self_imitation = chosen.pop("self_imitation")
         self.priority_beta = chosen.pop("priority_beta")
         self.priority_beta_final = chosen.pop("priority_beta_final")
         self.loss = chosen.pop("loss")

@@ -33,7 +33,8 @@ def sequence_loss(
     Args:
         q_net: The network to train.
         target_net: The network that rates the next states; ``q_net`` itself saves a pass.
-        batch: The episodes.
+        batch: The episodes. Its last ``n_imitated`` are also imitated: the cross-entropy of their actions, under the
+            softmax of the logits, is added to the loss.
         gamma: Discount a token, in [0, 1].
         n_steps: Rewards in a target before it bootstraps (≥ 1).
         double_q: Whether ``q_net`` picks the action that ``target_net`` rates (arXiv:1509.06461).
@@ -78,7 +79,21 @@ def sequence_loss(
         if lower_bound:
             target = targets.lower_bound_targets(target, rewards, valid, terminated, gamma)
     loss, td_errors = head_loss(q_net.head, fold(logits_t), target, valid, weights)
+    if batch.n_imitated:
+        loss = loss + _imitation_loss(q_net.head, features, batch)
     return loss, td_errors.unflatten(0, (n_heads, -1)).mean(dim=0), q_net.head.to_values(logits_t.detach()).mean(dim=2)
+
+
+def _imitation_loss(head: QHead, features: Tensor, batch: EpisodeBatch) -> Tensor:
+    """Mean cross-entropy of the actions to imitate, over all heads; features ``(B, T + 1, D)``."""
+    rows = slice(-batch.n_imitated, None)
+    masks = None if batch.action_masks is None else batch.action_masks[rows, :-1]
+    logits = head.ensemble_logits(features[rows, :-1])  # (N, T, K, V)
+    losses = [
+        targets.cross_entropy_loss(logits[:, :, k], batch.actions[rows], batch.valid[rows], masks)[0]
+        for k in range(head.n_ensemble)
+    ]
+    return torch.stack(losses).mean()
 
 
 def head_loss(

@@ -17,6 +17,7 @@ from agents.double_dqn.heads import legal_argmax
 from agents.double_dqn.losses import sequence_loss
 from agents.double_dqn.paths import Choice, LearningPath, Loss
 from agents.double_dqn.policies import SequencePolicy
+from agents.double_dqn.self_imitation import SHARE, SelfImitation
 from agents.double_dqn.sequence_network import ActingState
 from agents.exploration import context_keys
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer, sequence_priorities
@@ -39,6 +40,7 @@ class SequencePath(LearningPath):
     def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)
         self.state: ActingState | None = None  # of the environments trained in
+        self.imitation = SelfImitation(model)
         self._parameters: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
 
     @property
@@ -138,13 +140,13 @@ class SequencePath(LearningPath):
             legal = None if masks is None else to_device(masks, self.model.device)
             best = head.greedy(state.features, legal) if state.values is None else legal_argmax(state.values, legal)
             return Choice(best.cpu().numpy(), None)
-        explorer = self.model.explorer
-        contexts = context_keys(observations, state.lengths, explorer.context)
+        explorer = self.imitation.explorer
+        contexts = context_keys(observations, state.lengths, self.model.explorer.context)
         if explorer.ensemble:
             q_values = head.ensemble(state.features)
         else:
             q_values = head(state.features) if state.values is None else state.values
-        return Choice(self.model.explore(q_values.cpu().numpy(), masks, contexts), contexts)
+        return Choice(self.model.explore(q_values.cpu().numpy(), masks, contexts, explorer), contexts)
 
     def get_acting_state(self) -> dict[str, Any] | None:  # noqa: D102
         if self.state is None:
@@ -193,9 +195,11 @@ class SequencePath(LearningPath):
     def sample(self, batch_size: int, beta: float) -> EpisodeBatch:  # noqa: D102
         if self.model.rehearsal is not None:
             batch_size = self.model.rehearsal.online_rows(batch_size)
-        return self.replay.sample(batch_size, env=self.model._vec_normalize_env, beta=beta)
+        options = {"imitated_share": SHARE} if self.imitation.active else {}
+        return self.replay.sample(batch_size, env=self.model._vec_normalize_env, beta=beta, **options)
 
     def loss(self, batch: EpisodeBatch) -> Loss:  # noqa: D102
+        self.imitation.regularise()
         q_net, target_net = self.policy.q_net, self.policy.q_net_target
         if self.model.tau == 1.0 and self.model.target_update_interval <= 1:
             target_net = q_net  # the same weights, whose features are there already

@@ -49,6 +49,7 @@ class TransitionPath(LearningPath):
             ("q_lambda", model.q_lambda),
             ("keep_best", model.keep_best),
             ("best_share", model.best_share),
+            ("self_imitation", model.self_imitation),
         ):
             if value:
                 raise ValueError(f"{name}={value} needs whole episodes, got {model.policy_name}: use PerformerPolicy")

@@ -1,4 +1,4 @@
-"""How the agent chooses while it learns: ε-greedy, Boltzmann and UCB, each for a whole batch of rows at once.
+"""How the agent chooses while it learns: ε-greedy, Boltzmann, by odds and UCB, each for a whole batch of rows at once.
 
 An explorer sees action values and, if it counts visits, a key of the context in which each row stands. All randomness
 comes from the generator that is passed in; counts are plain attributes, so they are pickled along with the agent.
@@ -12,7 +12,7 @@ from agents.exploration.base import Exploration, linear_schedule
 from agents.exploration.counts import ContextUCB
 from agents.exploration.ensemble import EnsembleUCB
 from agents.exploration.keys import SimHash, context_keys
-from agents.exploration.undirected import Boltzmann, EpsilonGreedy
+from agents.exploration.undirected import Boltzmann, EpsilonGreedy, OddsMatching
 
 __all__ = [
     "EXPLORATIONS",
@@ -21,6 +21,7 @@ __all__ = [
     "EnsembleUCB",
     "EpsilonGreedy",
     "Exploration",
+    "OddsMatching",
     "SimHash",
     "check_exploration",
     "context_keys",

@@ -1,4 +1,4 @@
-"""Explorers that look at the action values alone: ε-greedy and Boltzmann."""
+"""Explorers that look at the action values alone: ε-greedy, Boltzmann and odds matching."""
 
 from __future__ import annotations
 
@@ -72,3 +72,48 @@ class Boltzmann(Exploration):
         # A float32 variate is exactly 0 once in 2^24 draws, far too often for infinite noise.
         noise = np.maximum(generator.standard_exponential(scores.shape, dtype=np.float32), np.float32(2**-24))
         return (scores - np.float32(temperature) * np.log(noise)).argmax(axis=1)
+
+
+class OddsMatching(Boltzmann):
+    """Draws in proportion to the odds p/(1 − p) of a value's place p between two bounds.
+
+    If a value is the probability of success, an action that succeeds twice as often is taken about twice as often: a
+    bonus, or a temperature in the unit of the reward, drowns values that are all close to the bound. What is closest to
+    it is noise, so all p below 1/4V, with V actions, count alike: where nothing is known the choice is uniform, and
+    where one action is sure the others together are taken hardly ever.
+
+    Args:
+        value_range: Lowest and highest value.
+        initial_epsilon: Probability of a uniformly random action on top, at the start, in [0, 1].
+        final_epsilon: The same once `fraction` of the training is over.
+        fraction: Part of the training over which it falls linearly, in [0, 1].
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        initial_epsilon: float = 0.0,
+        final_epsilon: float = 0.0,
+        fraction: float = 0.5,
+    ) -> None:
+        super().__init__(initial_temperature=1.0, final_temperature=1.0, fraction=fraction)
+        if not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must have its lower bound first, got {value_range}")
+        check_unit_interval(initial_epsilon=initial_epsilon, final_epsilon=final_epsilon)
+        self.value_range = value_range
+        self.initial_epsilon, self.final_epsilon = initial_epsilon, final_epsilon
+
+    def scores(self, q_values: Scores) -> Scores:  # noqa: D102
+        low, high = self.value_range
+        shares = np.clip((q_values - low) / (high - low), 0.25 / q_values.shape[1], 1 - 1e-6)
+        return np.log(shares / (1 - shares)).astype(np.float32)
+
+    def choose(  # noqa: D102
+        self, scores: Scores, contexts: Keys, generator: np.random.Generator, progress: float
+    ) -> NDArray[np.int64]:
+        actions = super().choose(scores, contexts, generator, progress)
+        epsilon = linear_schedule(self.initial_epsilon, self.final_epsilon, self.fraction, progress)
+        return mix_in_random(actions, scores, epsilon, generator)

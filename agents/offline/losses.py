@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from agents.double_dqn import targets
 from agents.double_dqn.losses import head_loss, sequence_loss, state_positions
 from agents.double_dqn.sequence_network import SequenceQNetwork
-from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
+from agents.offline.objectives import advantage_weights, expectile_loss, other_actions_loss
 from agents.replay.episodes import EpisodeBatch
 
 Objective = Literal["td", "cql", "ilql", "mc", "crr", "bc"]
@@ -110,7 +110,7 @@ def offline_loss(
         return errors.unflatten(0, (n_heads, -1)).mean(dim=0)
 
     if objective.name == "bc":
-        loss, entropies = cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, weights)
+        loss, entropies = targets.cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, weights)
         return loss, unfold(entropies), unfold(q_t)
 
     values = None
@@ -142,14 +142,14 @@ def offline_loss(
         shares = advantage_weights(critic - values[:, :-1], valid, objective.sharpness, CEILING[objective.name])
         imitation = shares * weights.unsqueeze(1)
     if objective.name == "crr":
-        entropy, _ = cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, imitation)
+        entropy, _ = targets.cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, imitation)
         assert values is not None
         errors = torch.where(valid, target - values[:, :-1].detach(), 0.0)
         return loss + objective.conservatism * entropy, unfold(errors), unfold(q_t)
     td_loss, td_errors = head_loss(q_net.head, logits_t, target, valid, weights)
     loss = loss + td_loss
     if objective.conservatism:
-        entropy, _ = cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, imitation)
+        entropy, _ = targets.cross_entropy_loss(logit_rows[:, :-1], actions, valid, masks_t, imitation)
         loss = loss + objective.conservatism * entropy
     if objective.other_reward is not None:
         loss = loss + other_actions_loss(q_rows[:, :-1], actions, valid, objective.other_reward, masks_t, weights)

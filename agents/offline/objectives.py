@@ -11,42 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agents.double_dqn.targets.checks import check_shapes
+from agents.double_dqn.targets.checks import check_rows, check_shapes
 from agents.double_dqn.targets.losses import weighted_mean
-
-
-def cross_entropy_loss(
-    q_t: Tensor, actions: Tensor, valid: Tensor, action_masks: Tensor | None = None, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """``logsumexp Q(s, ·) − Q(s, a)`` of the actions in the data.
-
-    With Q-values read as logits this is the cross-entropy of behaviour cloning; beside a temporal-difference loss it
-    is the regulariser of CQL(H) (arXiv:2006.04779), which pushes down what the data does not show and pushes up what
-    it does.
-
-    Args:
-        q_t: Values of all actions, shape ``(B, T, V)``; the only argument that gets a gradient.
-        actions: The data's actions, int64, shape ``(B, T)``.
-        valid: Which of them exist, bool, shape ``(B, T)``.
-        action_masks: Legal actions, bool, shape ``(B, T, V)``; all of them if None. The data's own always count.
-        weights: Weights, shape ``(B,)`` or ``(B, T)``; 1 if None.
-
-    Returns:
-        The loss, a scalar, and the cross-entropies before weighting, shape ``(B, T)``, 0 where not valid and without a
-        gradient.
-
-    Raises:
-        ValueError: If the shapes don't agree.
-    """
-    _check_rows(q_t, actions=actions, valid=valid)
-    scores = torch.where(valid.unsqueeze(-1), q_t, 0.0)
-    chosen = scores.gather(-1, actions.unsqueeze(-1))  # (B, T, 1)
-    if action_masks is not None:
-        check_shapes(q_t.shape, action_masks=action_masks)
-        legal = action_masks.scatter(-1, actions.unsqueeze(-1), True)
-        scores = scores.masked_fill(~legal, -torch.inf)
-    losses = torch.where(valid, scores.logsumexp(dim=-1) - chosen.squeeze(-1), 0.0)
-    return weighted_mean(losses, valid, weights), losses.detach()
 
 
 def expectile_loss(
@@ -100,7 +66,7 @@ def other_actions_loss(
     Raises:
         ValueError: If the shapes don't agree.
     """
-    _check_rows(q_t, actions=actions, valid=valid)
+    check_rows(q_t, actions=actions, valid=valid)
     counts = valid.unsqueeze(-1)
     if action_masks is not None:
         check_shapes(q_t.shape, action_masks=action_masks)
@@ -139,9 +105,3 @@ def advantage_weights(advantage: Tensor, valid: Tensor, sharpness: float, ceilin
     scale = ((values**2).sum() / valid.sum().clamp(min=1)).sqrt().clamp(min=1e-6)
     weights = torch.where(valid, (sharpness * values / scale).exp().clamp(max=ceiling), 0.0)
     return weights * (valid.sum() / weights.sum().clamp(min=1e-6))
-
-
-def _check_rows(q_t: Tensor, **tensors: Tensor) -> None:
-    if q_t.ndim != 3:
-        raise ValueError(f"q_t must have shape (B, T, V), got {tuple(q_t.shape)}")
-    check_shapes(q_t.shape[:2], **tensors)

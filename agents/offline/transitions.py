@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.defaults import DEFAULTS
 from agents.double_dqn.losses import ensemble_values, transition_loss
+from agents.double_dqn.targets import cross_entropy_loss
 from agents.offline.episodes import TextEpisodes
 from agents.offline.learner import Learned, TextLearner
 from agents.offline.losses import CEILING, OfflineObjective
-from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
+from agents.offline.objectives import advantage_weights, expectile_loss, other_actions_loss
 from agents.replay.prioritized import PrioritizedReplayBuffer
 
 _WIDTH = 64  # of the network for state values

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from agents.replay.episode_store import FinishedEpisodes
 
+RARE_SHARE = 1 / 200
+"""Success is rare if it is a smaller share than that of the first :data:`RARE_EPISODES`."""
+RARE_EPISODES = 1_000
+
 
 class BestEpisodes:
     """Numbers of the best episodes, for a replay that must not forget them (self-imitation, arXiv:1806.05635).
@@ -20,7 +24,14 @@ class BestEpisodes:
 
     Args:
         max_steps: Actions that they may have altogether, ≥ 0.
+
+    Attributes:
+        rare: Whether success is all or nothing, and rare: the first :data:`RARE_EPISODES` had at most two different
+            returns, the better one less often than :data:`RARE_SHARE`, and none has had a third one since. None as long
+            as there have not been so many.
     """
+
+    rare: bool | None = False  # of those that were pickled before it existed
 
     def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
@@ -30,6 +41,8 @@ class BestEpisodes:
         self._n_steps = 0
         self._worst = np.inf
         self._ids: NDArray[np.int64] | None = None
+        self.rare = None
+        self._n_of_return: dict[float, int] = {}  # episodes; nothing where success is known not to be rare
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -48,6 +61,7 @@ class BestEpisodes:
         steps = np.arange(episodes.rewards.shape[1])
         returns = np.where(steps < episodes.n_steps[:, None], episodes.rewards, 0.0).sum(axis=1, dtype=np.float64)
         self._worst = min(self._worst, float(returns.min()))
+        self._count(returns)
         fits = episodes.n_steps <= self.max_steps
         for row in np.flatnonzero(fits & (returns > self._worst)).tolist():
             prompt = episodes.tokens[row, : episodes.action_positions[row, 0]].astype(np.int32).tobytes()
@@ -61,6 +75,21 @@ class BestEpisodes:
             earned, number = heapq.heappop(self._heap)
             if self._is_current(earned, number):
                 self._remove(number)
+
+    def _count(self, returns: NDArray[np.float64]) -> None:
+        """Decide on :attr:`rare`, which more returns (m,) may change."""
+        if self.rare is False:
+            return
+        for value, count in zip(*np.unique(returns, return_counts=True), strict=True):
+            self._n_of_return[float(value)] = self._n_of_return.get(float(value), 0) + int(count)
+        n_episodes = sum(self._n_of_return.values())
+        if self.rare is None and n_episodes >= RARE_EPISODES:
+            n_worst = self._n_of_return[min(self._n_of_return)]
+            self.rare = n_episodes - n_worst < RARE_SHARE * n_episodes
+        if len(self._n_of_return) > 2:
+            self.rare = False
+        if self.rare is False:
+            self._n_of_return = {}
 
     def move(self, old: NDArray[np.int64], new: NDArray[np.int64]) -> None:
         """Note that the episodes with the numbers `old` (n,) are stored under `new` (n,) now."""
@@ -86,12 +115,18 @@ class BestEpisodes:
             "prompt_bytes": np.array([len(prompt) for prompt in prompts], np.int64),
             "prompts": np.frombuffer(b"".join(prompts), np.int32).copy(),
             "worst": float(self._worst),
+            "rare": self.rare,
+            "values": np.array(list(self._n_of_return), np.float64),
+            "counts": np.array(list(self._n_of_return.values()), np.int64),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a state that :meth:`get_state` gave."""
         self.__init__(self.max_steps)  # type: ignore[misc]
         self._worst = state["worst"]
+        self.rare = state.get("rare", False)  # older states know of no rule
+        if self.rare is not False:
+            self._n_of_return = dict(zip(state["values"].tolist(), state["counts"].tolist(), strict=True))
         joined, end = state["prompts"].tobytes(), np.cumsum(state["prompt_bytes"]).tolist()
         start = [0, *end[:-1]]
         values = (state[name].tolist() for name in ("returns", "ids", "n_steps"))

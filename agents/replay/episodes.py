@@ -37,6 +37,7 @@ class EpisodeBatch(NamedTuple):
         weights: Importance weights in (0, 1], float32, shape (B,).
         action_masks: Legal actions of the T+1 states, bool, shape (B, T + 1, V); None if everything was legal.
         indices: Number of each episode, for `EpisodeReplayBuffer.update_priorities`, int64, shape (B,).
+        n_imitated: How many of them, the last ones, are successes to imitate.
     """
 
     tokens: Tensor
@@ -49,6 +50,7 @@ class EpisodeBatch(NamedTuple):
     weights: Tensor
     action_masks: Tensor | None
     indices: NDArray[np.int64]
+    n_imitated: int = 0
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
@@ -143,6 +145,11 @@ class EpisodeReplayBuffer(ReplayBuffer):
     def n_episodes(self) -> int:
         """Finished episodes stored."""
         return self._store.end_id - self._store.first_id
+
+    @property
+    def success_is_rare(self) -> bool:
+        """Whether success is all or nothing, and rare: see :class:`agents.replay.best_episodes.BestEpisodes`."""
+        return bool(self._best.rare)
 
     @property
     def nbytes(self) -> int:
@@ -251,7 +258,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         )
 
     def sample(  # type: ignore[override]
-        self, batch_size: int, env: VecNormalize | None = None, beta: float | None = None
+        self, batch_size: int, env: VecNormalize | None = None, beta: float | None = None, imitated_share: float = 0.0
     ) -> EpisodeBatch:
         """Draw episodes, with replacement.
 
@@ -260,6 +267,8 @@ class EpisodeReplayBuffer(ReplayBuffer):
             env: Normalises the rewards, if given.
             beta: Exponent of the importance weights, in [0, 1]: 0 leaves the bias of prioritized sampling in, 1
                 corrects it fully. The weights (N·P)^-beta are divided by their maximum.
+            imitated_share: In place of `best_share`: share of the batch that is drawn from the best episodes to be
+                imitated, in [0, 1), each of them as often as it comes.
 
         Raises:
             ValueError: If no finished episode is stored.
@@ -267,7 +276,11 @@ class EpisodeReplayBuffer(ReplayBuffer):
         if self.n_episodes == 0:
             raise ValueError("cannot sample from an empty EpisodeReplayBuffer: no episode is finished yet")
         first, end = self._store.first_id, self._store.end_id
-        n_best = min(round(self.best_share * batch_size), len(self._best), batch_size - 1)
+        imitates = imitated_share > 0 and len(self._best) > 0
+        if imitates:
+            n_best = min(round(imitated_share * batch_size), batch_size - 1)
+        else:
+            n_best = min(round(self.best_share * batch_size), len(self._best), batch_size - 1)
         batch_size -= n_best
         weights = np.ones(batch_size)
         if not self.prioritized:
@@ -279,9 +292,10 @@ class EpisodeReplayBuffer(ReplayBuffer):
             weights /= weights.max()
             ids = first + (slots - first) % self._store.n_slots
         if n_best > 0:
-            ids = np.concatenate([ids, self.generator.choice(self._best.ids, n_best, replace=False)])
+            ids = np.concatenate([ids, self.generator.choice(self._best.ids, n_best, replace=imitates)])
             weights = np.concatenate([weights, np.ones(n_best)])
-        return self._get_samples(ids, env)._replace(weights=self._tensor(weights.astype(np.float32)))
+        batch = self._get_samples(ids, env)._replace(weights=self._tensor(weights.astype(np.float32)))
+        return batch._replace(n_imitated=n_best if imitates else 0)
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: NDArray[np.int64], env: VecNormalize | None = None

@@ -37,7 +37,7 @@ def test_runs_from_before_are_resumed_as_they_were():
     assert as_before(old) == {
         **{"n_steps": 1, "exploration": "ucb", "exploration_kwargs": {"coefficient": 0.02}, "q_lambda": 0.0},
         **{"policy_kwargs": {"n_layers": 2, "n_gram": 1}, "loss": "huber", "keep_best": False, "best_share": 0.0},
-        "priority_beta_final": 1.0,
+        **{"priority_beta_final": 1.0, "self_imitation": False},
     }
     kept = as_before(old | {"n_steps": 3, "exploration": "epsilon", "policy_kwargs": {"n_layers": 3}})
     assert (kept["q_lambda"], kept["exploration_kwargs"], kept["policy_kwargs"]) == (
@@ -45,7 +45,9 @@ def test_runs_from_before_are_resumed_as_they_were():
         None,
         {"n_layers": 3, "n_gram": 1},
     )
-    assert as_before({"loss": None, "q_lambda": None}) == {"loss": None, "q_lambda": None}
+    newer = {"loss": None, "q_lambda": None}
+    assert as_before(newer) == newer | {"self_imitation": False}
+    assert as_before(newer | {"self_imitation": True}) == newer | {"self_imitation": True}
 
 
 def test_an_update_reads_about_as_many_tokens_whatever_the_context():

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from agents import DoubleDQN, make_vec_env
 from agents.double_dqn.evaluation import evaluate
 from agents.double_dqn.losses import sequence_loss
+from agents.double_dqn.targets import cross_entropy_loss
 from agents.offline import OfflineObjective, learn_from_text, offline_loss, read_rows, text_to_episodes
 from agents.offline.learner import TextCheckpoints, TextLearner
 from agents.offline.likelihood import fit_temperature, score_texts
-from agents.offline.objectives import advantage_weights, cross_entropy_loss, expectile_loss, other_actions_loss
+from agents.offline.objectives import advantage_weights, expectile_loss, other_actions_loss
 from agents.saving.checkpoint import SaveCheckpoints
 from agents.saving.checkpoint_folder import CheckpointError, CheckpointFolder, TrainingInterrupted
 from agents.saving.files import parse_yaml

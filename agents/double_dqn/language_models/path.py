@@ -42,6 +42,7 @@ class LanguageModelPath(SequencePath):
     _UNUSED: ClassVar[dict[str, Any]] = {
         "keep_best": False,
         "best_share": 0.0,
+        "self_imitation": False,
         "q_lambda": None,
         "watkins": False,
         "lower_bound": False,

@@ -7,7 +7,7 @@ that nothing follows; otherwise it was cut off from outside and its last state k
 gradient, and are 0 where `valid` is false.
 """
 
-from agents.double_dqn.targets.losses import td_cross_entropy, td_loss
+from agents.double_dqn.targets.losses import cross_entropy_loss, td_cross_entropy, td_loss
 from agents.double_dqn.targets.returns import (
     double_q_values,
     lower_bound_targets,
@@ -19,6 +19,7 @@ from agents.double_dqn.targets.returns import (
 )
 
 __all__ = [
+    "cross_entropy_loss",
     "double_q_values",
     "lower_bound_targets",
     "masked_argmax",

@@ -22,3 +22,10 @@ def check_shapes(shape: torch.Size, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def check_rows(q_t: Tensor, **tensors: Tensor) -> None:
+    """Raise ``ValueError`` unless values of all actions have shape (B, T, V), and the tensors (B, T)."""
+    if q_t.ndim != 3:
+        raise ValueError(f"q_t must have shape (B, T, V), got {tuple(q_t.shape)}")
+    check_shapes(q_t.shape[:2], **tensors)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.double_dqn.targets.checks import check_shapes
+from agents.double_dqn.targets.checks import check_rows, check_shapes
 
 
 def td_loss(
@@ -88,6 +88,40 @@ def td_cross_entropy(
     losses = functional.binary_cross_entropy_with_logits(logits, share, reduction="none")
     errors = (high - low) * (share - logits.detach().sigmoid())
     return weighted_mean(losses, valid, weights), torch.where(valid, errors, 0.0)
+
+
+def cross_entropy_loss(
+    q_t: Tensor, actions: Tensor, valid: Tensor, action_masks: Tensor | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``logsumexp Q(s, ·) − Q(s, a)`` of the actions in the data.
+
+    With Q-values read as logits this is the cross-entropy of behaviour cloning; beside a temporal-difference loss it
+    is the regulariser of CQL(H) (arXiv:2006.04779), which pushes down what the data does not show and pushes up what
+    it does.
+
+    Args:
+        q_t: Values of all actions, shape ``(B, T, V)``; the only argument that gets a gradient.
+        actions: The data's actions, int64, shape ``(B, T)``.
+        valid: Which of them exist, bool, shape ``(B, T)``.
+        action_masks: Legal actions, bool, shape ``(B, T, V)``; all of them if None. The data's own always count.
+        weights: Weights, shape ``(B,)`` or ``(B, T)``; 1 if None.
+
+    Returns:
+        The loss, a scalar, and the cross-entropies before weighting, shape ``(B, T)``, 0 where not valid and without a
+        gradient.
+
+    Raises:
+        ValueError: If the shapes don't agree.
+    """
+    check_rows(q_t, actions=actions, valid=valid)
+    scores = torch.where(valid.unsqueeze(-1), q_t, 0.0)
+    chosen = scores.gather(-1, actions.unsqueeze(-1))  # (B, T, 1)
+    if action_masks is not None:
+        check_shapes(q_t.shape, action_masks=action_masks)
+        legal = action_masks.scatter(-1, actions.unsqueeze(-1), True)
+        scores = scores.masked_fill(~legal, -torch.inf)
+    losses = torch.where(valid, scores.logsumexp(dim=-1) - chosen.squeeze(-1), 0.0)
+    return weighted_mean(losses, valid, weights), losses.detach()
 
 
 def weighted_mean(losses: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
