@@ -13,6 +13,7 @@ import textgym as textgym  # registers the ids
 
 if TYPE_CHECKING:
     from agents.double_dqn.double_dqn import DoubleDQN
+    from agents.double_dqn.language_models import reward_steering
     from agents.offline import learn_from_text
     from agents.pruning.pruned_transformer import PrunedTransformer
     from agents.representations.embed_observation import EmbedObservation, VectorEmbedObservation
@@ -38,6 +39,7 @@ __all__ = [
     "learn_from_text",
     "load",
     "make_vec_env",
+    "reward_steering",
 ]
 
 _MODULES = {
@@ -55,6 +57,7 @@ _MODULES = {
     "learn_from_text": "agents.offline",
     "load": "agents.saving.export",
     "make_vec_env": "agents.vec_env",
+    "reward_steering": "agents.double_dqn.language_models",
 }
 
 

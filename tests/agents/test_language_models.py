@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import DoubleDQN, PrunedTransformer, make_vec_env
+from agents import DoubleDQN, PrunedTransformer, make_vec_env, reward_steering
 from agents.double_dqn.language_models import objectives
 from agents.double_dqn.language_models.head import candidate_products
 from agents.double_dqn.language_models.reader import Reader, States
@@ -588,6 +588,44 @@ def test_the_reward_is_asked_at_use(directory):
         model.steering(lm, 1.0, wrong),
     ):
         lm.generate(ids, attention_mask=mask, max_new_tokens=1, pad_token_id=5)
+
+
+def test_steering_by_the_reward_alone(directory):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lm, tokenizer = AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+    given = {"max_new_tokens": 2, "return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    given |= {"pad_token_id": 5, "do_sample": False, "eos_token_id": None}
+    ids, mask = torch.tensor([[5, 5, 1, 2], [5, 3, 1, 4]]), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    with reward_steering(lm, tokenizer, echo, strength=7.0, candidates=3):
+        found = lm.generate(ids, attention_mask=mask, **given)
+        again = lm.generate(ids[1:], attention_mask=mask[1:], **given)  # a prompt is that of its own call
+    torch.testing.assert_close(again.scores[0], found.scores[0][1:], atol=1e-4, rtol=1e-4)
+    for step, (scores, logits) in enumerate(zip(found.scores, found.logits, strict=True)):
+        for row, prompt in enumerate(([1, 2], [3, 1, 4])):
+            plain = logits[row].log_softmax(dim=-1)
+            best, tokens = plain.topk(3)
+            before = found.sequences[row, 4 : 4 + step].tolist()
+            texts = [tokenizer.decode([*before, token], skip_special_tokens=True) for token in tokens.tolist()]
+            bonus = 7.0 * torch.tensor(echo([tokenizer.decode(prompt)] * 3, texts))
+            expected = plain.clone()
+            expected[tokens] = (best + bonus).log_softmax(dim=-1) + best.logsumexp(dim=-1)
+            torch.testing.assert_close(scores[row], expected, atol=1e-5, rtol=1e-5)
+    with reward_steering(lm, tokenizer, echo, strength=0):
+        unsteered = lm.generate(ids[1:], attention_mask=mask[1:], **given).scores[0]
+        assert torch.allclose(unsteered, plain_of(lm, ids[1:]), atol=1e-5)
+    assert "generate" not in vars(lm)
+    for wrong, message in (
+        ({"strength": -1}, "strength must be"),
+        ({"candidates": 1}, "candidates must be at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message), reward_steering(lm, tokenizer, echo, **wrong):
+            pass
+
+
+def plain_of(lm, ids):
+    with torch.no_grad():
+        return lm(ids).logits[:, -1].log_softmax(dim=-1)
 
 
 def test_strength_zero_is_the_model_itself(model, directory):

@@ -1,16 +1,81 @@
-"""What candidates for the next token would earn, asked of the reward itself instead of what was learned of it."""
+"""Steering by what candidates for the next token would earn, asked of the reward itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.double_dqn.language_models.policy import LanguageModelPolicy
+from textgym.checks import check_at_least, check_range
 from textgym.rewards import RewardFunction
 from textgym.rewards.base import call_reward
-from textgym.tokenizers import Tokenizer
+from textgym.tokenizers import Tokenizer, as_tokenizer
+
+
+@contextlib.contextmanager
+def reward_steering(
+    lm: Any, tokenizer: Any, reward: RewardFunction, strength: float = 10.0, candidates: int = 20
+) -> Iterator[Any]:
+    """Within the context, ``lm.generate`` writes by π ∝ π₀·exp(strength · R), R of the text so far and the token.
+
+    Nothing is learned: it knows what a token earns at once, and not what follows. Where the reward is cheap and makes
+    sense of unfinished texts, this is what learned values have to beat.
+
+    Args:
+        lm: A causal language model of ``transformers``.
+        tokenizer: Its tokenizer: see :func:`textgym.tokenizers.as_tokenizer`.
+        reward: ``reward(prompts, completions)``, called for every candidate.
+        strength: Nats that a unit of reward adds to a candidate's log-probability (≥ 0).
+        candidates: The model's likeliest tokens, which are asked about (≥ 2); the others keep their probability.
+
+    Yields:
+        ``lm``.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        RewardError: In ``generate``, if ``reward`` fails.
+    """
+    check_range("strength", strength, 0, float("inf"))
+    k = check_at_least("candidates", candidates, 2)
+    asked = AskedReward(reward, as_tokenizer(tokenizer))
+    with processing(lm, lambda: _by_reward(asked, strength, k)):
+        yield lm
+
+
+def _by_reward(asked: AskedReward, strength: float, k: int) -> Processor:
+    asked.begin()
+
+    def steer(input_ids: Tensor, scores: Tensor) -> Tensor:
+        return add_bonus(scores, k, lambda tokens, best: strength * asked(input_ids, tokens).to(best.device))
+
+    return steer
+
+
+class AskedReward:
+    """A reward, asked about the rows of ``generate``.
+
+    Args:
+        reward: Takes ``(prompts, completions)``.
+        tokenizer: Whose tokens the rows hold.
+    """
+
+    def __init__(self, reward: RewardFunction, tokenizer: Tokenizer) -> None:
+        self.reward, self.tokenizer = reward, tokenizer
+        self.begin()
+
+    def begin(self) -> None:
+        """The next rows are prompts, padding included."""
+        self._width: int | None = None
+
+    def __call__(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
+        """:func:`rewards_with` of rows ``(n, L)`` and candidates ``(n, k)``."""
+        if self._width is None:
+            self._width = input_ids.shape[1]
+        prompts, texts = input_ids[:, : self._width].tolist(), input_ids[:, self._width :].tolist()
+        return rewards_with(self.reward, self.tokenizer, prompts, texts, tokens)
 
 
 def rewards_with(
@@ -46,7 +111,36 @@ def rewards_with(
     return torch.from_numpy(call_reward(reward, read, written, {})).float().view(tokens.shape)
 
 
-def check_asks(policy: LanguageModelPolicy, name: str) -> None:
-    """Raise a ValueError unless a policy has learned what follows a token apart from what the token itself earns."""
-    if not policy.candidate_rewards:
-        raise ValueError(f"{name} must be None for an agent without candidate_rewards, which learned the sum of both")
+# ---------------------------------------------------------------------------------------------- generate
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+"""Token ids ``(n, L)`` and scores of the next token ``(n, V)`` → scores, as ``generate`` calls them."""
+
+
+@contextlib.contextmanager
+def processing(lm: Any, begin: Callable[[], Processor]) -> Iterator[None]:
+    """Within the context, each call of ``lm.generate`` has one processor of its scores more, which ``begin`` gives."""
+    generate = lm.generate
+
+    def steered_generate(*args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
+        return generate(*args, logits_processor=[*(logits_processor or ()), begin()], **kwargs)
+
+    lm.generate = steered_generate
+    try:
+        yield
+    finally:
+        del lm.generate
+
+
+def add_bonus(scores: Tensor, k: int, bonus: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Log-probabilities of all tokens, of which the k likeliest share their probability by a bonus.
+
+    Args:
+        scores: Logits, shape ``(n, V)``.
+        k: Number of candidates.
+        bonus: The candidates ``(n, k)`` and their log-probabilities → what is added to these, ``(n, k)``.
+    """
+    log_probs = scores.float().log_softmax(dim=-1)
+    best, tokens = log_probs.topk(min(k, scores.shape[-1]), dim=-1)
+    steered = (best + bonus(tokens, best)).log_softmax(dim=-1) + best.logsumexp(dim=-1, keepdim=True)
+    return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability

@@ -159,6 +159,13 @@ class LanguageModelPolicy(DQNPolicy):
             first = lr_schedule(1)
             self.q_net.adapters.learn_with(self.optimizer, self._adapters.learning_rate / first if first else 1.0)
 
+    def check_asks(self, name: str) -> None:
+        """Raise a ValueError unless what follows a token was learned apart from what the token itself earns."""
+        if not self.candidate_rewards:
+            raise ValueError(
+                f"{name} must be None for an agent without candidate_rewards, which learned the sum of both"
+            )
+
     def reader(self) -> Reader:
         """What reads the texts of one set of rows."""
         assert isinstance(self.observation_space, TokenSequence)

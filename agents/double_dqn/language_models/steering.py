@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from agents.double_dqn.language_models.asking import check_asks, rewards_with
-from agents.double_dqn.language_models.objectives import policy_log_probs
+from agents.double_dqn.language_models.asking import AskedReward, Processor, add_bonus, processing
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import States
 from textgym.rewards import RewardFunction
@@ -50,7 +49,7 @@ def steering(
     if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength < float("inf"):
         raise ValueError(f"strength must be a finite number of at least 0, got {strength!r}")
     if reward is not None:
-        check_asks(policy, "reward")
+        policy.check_asks("reward")
     last = lm.get_output_embeddings()
     mine = policy.language_model.output_embedding
     if last is None or last.weight.shape != mine.shape or not torch.equal(last.weight.detach().to(mine), mine):
@@ -59,7 +58,7 @@ def steering(
     caught: list[Tensor] = []
     adapted = None if network.trunk is None else network.trunk.reading()
     shown: list[Tensor | None] = []  # which tokens of each row are none of the padding on the left
-    width: list[int] = []  # of the prompts, padding included
+    asked = None if reward is None else AskedReward(reward, policy.language_model.tokenizer)
 
     def catch(_: Any, inputs: tuple[Tensor, ...]) -> None:
         caught[:] = [inputs[0]]
@@ -67,41 +66,34 @@ def steering(
     def catch_mask(_: Any, __: Any, named: dict[str, Any]) -> None:
         shown[:] = [named.get("attention_mask")]
 
+    def begin() -> Processor:
+        if asked is not None:
+            asked.begin()
+        return steer
+
     def steer(input_ids: Tensor, scores: Tensor) -> Tensor:
         hidden = caught[0]
         if len(hidden) != len(scores) or (hidden.shape[1] != 1 and input_ids.shape[1] != hidden.shape[1]):
             raise ValueError("steering needs one token at a time: no assisted decoding")
-        log_probs = scores.float().log_softmax(dim=-1)
-        best, tokens = log_probs.topk(min(policy.candidates, scores.shape[-1]), dim=-1)
         seen = hidden[:, -1].float() if adapted is None else adapted.hidden_of(_without_padding(input_ids, shown[0]))
-        states = States(seen.to(network.device), tokens.to(network.device), best.to(network.device))
-        asked = None
-        if reward is not None:
-            width[:] = width or [input_ids.shape[1]]
-            rows, tokenizer = input_ids.tolist(), policy.language_model.tokenizer
-            prompts, texts = [row[: width[0]] for row in rows], [row[width[0] :] for row in rows]
-            asked = rewards_with(reward, tokenizer, prompts, texts, tokens).to(network.device)
-        with torch.no_grad():
-            values = strength * network.q_values(states, policy.eta, asked)
-        steered = states.among_all(policy_log_probs(values, states.prior(), policy.eta))
-        return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability
 
-    generate = lm.generate
+        def bonus(tokens: Tensor, best: Tensor) -> Tensor:
+            states = States(*(part.to(network.device) for part in (seen, tokens, best)))
+            own_rewards = None if asked is None else asked(input_ids, tokens).to(network.device)
+            with torch.no_grad():
+                return (strength / policy.eta * network.q_values(states, policy.eta, own_rewards)).to(best)
 
-    def steered_generate(*args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
-        width.clear()
-        return generate(*args, logits_processor=[*(logits_processor or ()), steer], **kwargs)
+        return add_bonus(scores, policy.candidates, bonus)
 
     handles = [last.register_forward_pre_hook(catch)]
     if adapted is not None:
         handles.append(lm.register_forward_pre_hook(catch_mask, with_kwargs=True))
-    lm.generate = steered_generate
     try:
-        yield lm
+        with processing(lm, begin):
+            yield lm
     finally:
         for handle in handles:
             handle.remove()
-        del lm.generate
 
 
 def _without_padding(ids: Tensor, mask: Tensor | None) -> list[list[int]]:

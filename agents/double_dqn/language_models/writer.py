@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from agents.double_dqn.language_models import objectives
-from agents.double_dqn.language_models.asking import check_asks
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import Reader, States
 
@@ -53,7 +52,7 @@ class Writer:
         if isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1:
             raise ValueError(f"top_p must be a number in (0, 1], got {top_p!r}")
         if rewards_of is not None:
-            check_asks(model.policy, "rewards_of")
+            model.policy.check_asks("rewards_of")
         self.policy, self.strength, self.top_p, self.rewards_of = model.policy, strength, float(top_p), rewards_of
         self.nats = np.zeros(0)
         self._random = np.random.default_rng(seed)
