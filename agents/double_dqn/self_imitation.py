@@ -10,7 +10,7 @@ SHARE = 0.8
 """Of each batch, drawn uniformly from the best episodes."""
 DECAY = 1.0
 """Decoupled weight decay (arXiv:1711.05101), in units of the learning rate."""
-EPSILON = 0.05
+EPSILON = 0.2
 """Probability of a uniformly random action in the end: what no success is known of may still be right."""
 
 
