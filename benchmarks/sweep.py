@@ -83,12 +83,12 @@ SPARSE_SEEDS = range(10, 20)
 
 
 SWEEPS: dict[str, tuple[Cell, ...]] = {
-    # Ours has 20,000 steps, which take it some 25 s; the others have three times that, whatever their number of steps.
+    # Ours has 20,000 steps, which take it 8 to 25 s; the others have at least three times that.
     "reverse": (
         *grid(["ours"], REVERSE, budget_steps=20_000, budget_seconds=60),
         *grid(BASELINES, REVERSE, budget_seconds=75),
     ),
-    # The main job's budget for ours (its preset's steps, some 150 s), and somewhat more for PPO.
+    # The main job's budget for ours (its preset's steps, 115 to 190 s), and somewhat more for PPO.
     "textgen": (
         *grid(["ours"], TEXTGEN),
         *grid(["ppo-performer", "ppo-mlp"], TEXTGEN, budget_seconds=180),
