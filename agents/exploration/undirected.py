@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,16 +79,14 @@ class OddsMatching(Boltzmann):
 
     If a value is the probability of success, an action that succeeds twice as often is taken about twice as often: a
     bonus, or a temperature in the unit of the reward, drowns values that are all close to the bound. What is closest to
-    it may be noise: so in every fourth draw all p below 1/4V, with V actions, count alike, and where nothing is known
-    that choice is uniform. In the others it may be what was learned elsewhere: a text of which one token alone has
-    never been seen to succeed is written right but for that token.
+    it is noise, so all p below 1/4V, with V actions, count alike: where nothing is known the choice is uniform, and
+    where one action is sure the others together are taken hardly ever.
 
     Args:
         value_range: Lowest and highest value.
         initial_epsilon: Probability of a uniformly random action on top, at the start, in [0, 1].
         final_epsilon: The same once `fraction` of the training is over.
         fraction: Part of the training over which it falls linearly, in [0, 1].
-        doubtful: Share of the draws in which small values count alike, in [0, 1].
 
     Raises:
         ValueError: If an argument is out of range.
@@ -102,28 +98,22 @@ class OddsMatching(Boltzmann):
         initial_epsilon: float = 0.0,
         final_epsilon: float = 0.0,
         fraction: float = 0.5,
-        doubtful: float = 0.25,
     ) -> None:
         super().__init__(initial_temperature=1.0, final_temperature=1.0, fraction=fraction)
         if not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must have its lower bound first, got {value_range}")
-        check_unit_interval(initial_epsilon=initial_epsilon, final_epsilon=final_epsilon, doubtful=doubtful)
-        self.value_range, self.doubtful = value_range, doubtful
+        check_unit_interval(initial_epsilon=initial_epsilon, final_epsilon=final_epsilon)
+        self.value_range = value_range
         self.initial_epsilon, self.final_epsilon = initial_epsilon, final_epsilon
 
     def scores(self, q_values: Scores) -> Scores:  # noqa: D102
         low, high = self.value_range
-        return _log_odds(np.clip((q_values - low) / (high - low), 1e-6, 1 - 1e-6)).astype(np.float32)
+        shares = np.clip((q_values - low) / (high - low), 0.25 / q_values.shape[1], 1 - 1e-6)
+        return np.log(shares / (1 - shares)).astype(np.float32)
 
     def choose(  # noqa: D102
         self, scores: Scores, contexts: Keys, generator: np.random.Generator, progress: float
     ) -> NDArray[np.int64]:
-        doubted = (generator.random((len(scores), 1)) < self.doubtful) & (scores > -np.inf)
-        known = np.where(doubted, np.maximum(scores, _log_odds(np.float32(0.25 / scores.shape[1]))), scores)
-        actions = super().choose(known, contexts, generator, progress)
+        actions = super().choose(scores, contexts, generator, progress)
         epsilon = linear_schedule(self.initial_epsilon, self.final_epsilon, self.fraction, progress)
         return mix_in_random(actions, scores, epsilon, generator)
-
-
-def _log_odds(shares: Any) -> Any:
-    return np.log(shares / (1 - shares))
