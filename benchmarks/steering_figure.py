@@ -49,7 +49,9 @@ def main(
         ):
             _draw(axes, reward, methods)
             handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(2, len(found)), frameon=False
+        )
         with atomic_write(out) as temporary:
             figure.savefig(temporary, dpi=150, facecolor="white")
 
