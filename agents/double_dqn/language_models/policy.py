@@ -49,8 +49,10 @@ class LanguageModelPolicy(DQNPolicy):
         width: Width of the head (≥ 1).
         candidate_rewards: Whether the environment is asked in each state what every candidate would earn, so that a
             token's own reward is learned from all of them, not from the one that was drawn, and apart from what
-            follows it. For rewards that are dense and cost little: k of them are computed for each token of training,
-            none at use. The environment must be a native one: see :meth:`textgym.TextGenVectorEnv.rewards_of`.
+            follows it; while it learns, the agent acts by what it was told. For rewards that are dense and cost little:
+            k of them are computed for each token of training; at use none, unless the reward is given (see
+            :func:`agents.double_dqn.language_models.steering.steering`). The environment must be a native one: see
+            :meth:`textgym.TextGenVectorEnv.rewards_of`.
         value_range: Lowest and highest return to go: (0, 1), or (-1, 1) where tokens earn changes of the reward.
         fingerprint: That of the model on which the head was learned, which ``model`` must have (see
             :attr:`textgym.language_models.HuggingFaceLM.fingerprint`); files of the agent hold it. None for a new head.
