@@ -208,6 +208,11 @@ def action_masks(env: VecEnv) -> NDArray[np.bool_] | None:
     return np.stack(env.env_method("action_masks"))
 
 
+def rewards_of(env: VecEnv, actions: NDArray[np.integer]) -> NDArray[np.float64]:
+    """What actions ``(n_envs, k)`` would earn, of the same shape: see :meth:`textgym.TextGenVectorEnv.rewards_of`."""
+    return np.stack(env.env_method("rewards_of", actions))
+
+
 def is_shown(observations: Any) -> bool:
     """Whether these are the last observations, the very array, of a native environment."""
     return any(env._shown is observations for env in _ENVIRONMENTS)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents import DoubleDQN
-from agents.double_dqn.language_models.asking import rewards_with
-from agents.double_dqn.language_models.objectives import policy_log_probs
+from agents.double_dqn.language_models.asking import rewards_with, with_bonus
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import Reader, States
 from textgym.language_models import HuggingFaceLM
@@ -116,7 +115,8 @@ class Steered:
         if self.reward is not None:
             asked = _asked(self.reward, self.policy.language_model, states, rows, lengths, starts)
         values = self.strength * self.policy.q_net.q_values(states, self.policy.eta, asked)
-        return _guided(self.reader.log_probs, states, values / self.policy.eta)
+        plain = self.reader.log_probs
+        return with_bonus(plain, states.tokens, (values / self.policy.eta).to(plain)), plain
 
 
 class RewardLookAhead:
@@ -140,7 +140,8 @@ class RewardLookAhead:
         """See :class:`Policy`."""
         states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
         asked = _asked(self.reward, self.model, states, rows, lengths, starts)
-        return _guided(self.reader.log_probs, states, self.strength * asked)
+        plain = self.reader.log_probs
+        return with_bonus(plain, states.tokens, self.strength * asked), plain
 
 
 class LookAhead:
@@ -163,10 +164,9 @@ class LookAhead:
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         plain = torch.from_numpy(self.model.log_probs(rows, lengths))
-        best, tokens = plain.topk(min(self.candidates, plain.shape[1]), dim=-1)
+        tokens = plain.topk(min(self.candidates, plain.shape[1]), dim=-1).indices
         values = self.value(self._hidden_after(tokens)).squeeze(-1)  # (n, k)
-        states = States(self.model.hidden, tokens, best)
-        return _guided(plain, states, self.strength * values)
+        return with_bonus(plain, tokens, self.strength * values), plain
 
     def _hidden_after(self, tokens: Tensor) -> Tensor:
         """The model's last hidden state after the rows read last and one more token, ``(n, k)`` → ``(n, k, D)``."""
@@ -177,12 +177,6 @@ class LookAhead:
         with torch.inference_mode():
             output, _ = append(trunk, cache, kept, new, lm.context_length, input_ids=tokens.view(-1, 1))
         return output.last_hidden_state[:, 0].clone().view(*tokens.shape, -1)
-
-
-def _guided(plain: Tensor, states: States, bonus: Tensor) -> tuple[Tensor, Tensor]:
-    """The distribution whose candidates have a bonus, ``(n, k)``, on their log-probability, and the plain one."""
-    guided = states.among_all(policy_log_probs(bonus, states.prior(), eta=1.0))
-    return plain.scatter(1, states.tokens, guided), plain
 
 
 def _asked(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
 
 from agents.double_dqn import DoubleDQN
 from agents.double_dqn.evaluation import EvaluationResult, Scores, evaluate, score
@@ -17,6 +15,7 @@ from agents.double_dqn.language_models import LanguageModelPolicy
 from agents.double_dqn.language_models.writer import Writer
 from agents.saving.arguments import make_env
 from agents.saving.files import write_json
+from agents.vec_env import rewards_of
 
 STEERED = "steered.json"
 _N_TEXTS, _N_SHOWN = 64, 6
@@ -91,12 +90,8 @@ def compare(model: DoubleDQN, env_id: str, env_args: dict[str, Any], seed: int, 
     for one in (0.0, strength):
         asks = one > 0 and model.policy.candidate_rewards and model.policy.value_range[0] < 0  # as dense rewards have
         env = make_env(env_id, _N_TEXTS, seed, env_args | {"dense": True} if asks else env_args)
-        writer = Writer(model, one, seed, rewards_of=partial(_rewards_of, env) if asks else None)
+        writer = Writer(model, one, seed, rewards_of=partial(rewards_of, env) if asks else None)
         results.append(evaluate(writer, env, _N_TEXTS, seed=seed, deterministic=False))
         env.close()
     plain, steered = results
     return SteeredTexts(plain, steered, writer.nats.tolist())
-
-
-def _rewards_of(env: VecEnv, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.stack(env.env_method("rewards_of", tokens))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textgym.checks import check_at_least, check_range
+from textgym.checks import check_at_least
 from textgym.rewards import RewardFunction
 from textgym.rewards.base import call_reward
 from textgym.tokenizers import Tokenizer, as_tokenizer
@@ -38,24 +38,29 @@ def reward_steering(
         ValueError: If an argument is out of range.
         RewardError: In ``generate``, if ``reward`` fails.
     """
-    check_range("strength", strength, 0, float("inf"))
-    k = check_at_least("candidates", candidates, 2)
-    asked = AskedReward(reward, as_tokenizer(tokenizer))
-    with processing(lm, lambda: _by_reward(asked, strength, k)):
+    check_strength(strength)
+    k, known_tokens = check_at_least("candidates", candidates, 2), as_tokenizer(tokenizer)
+
+    def begin() -> Processor:
+        asked = AskedReward(reward, known_tokens)
+
+        def steer(input_ids: Tensor, scores: Tensor) -> Tensor:
+            return add_bonus(scores, k, lambda tokens, _: strength * asked(input_ids, tokens).to(scores.device))
+
+        return steer
+
+    with processing(lm, begin):
         yield lm
 
 
-def _by_reward(asked: AskedReward, strength: float, k: int) -> Processor:
-    asked.begin()
-
-    def steer(input_ids: Tensor, scores: Tensor) -> Tensor:
-        return add_bonus(scores, k, lambda tokens, best: strength * asked(input_ids, tokens).to(best.device))
-
-    return steer
+def check_strength(strength: float) -> None:
+    """Raise a ValueError unless it says how much a bonus counts."""
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength < float("inf"):
+        raise ValueError(f"strength must be a finite number of at least 0, got {strength!r}")
 
 
 class AskedReward:
-    """A reward, asked about the rows of ``generate``.
+    """A reward, asked about the rows of one call of ``generate``, which begin as the prompts, padding included.
 
     Args:
         reward: Takes ``(prompts, completions)``.
@@ -64,11 +69,7 @@ class AskedReward:
 
     def __init__(self, reward: RewardFunction, tokenizer: Tokenizer) -> None:
         self.reward, self.tokenizer = reward, tokenizer
-        self.begin()
-
-    def begin(self) -> None:
-        """The next rows are prompts, padding included."""
-        self._width: int | None = None
+        self._width: int | None = None  # of the prompts
 
     def __call__(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
         """:func:`rewards_with` of rows ``(n, L)`` and candidates ``(n, k)``."""
@@ -142,5 +143,11 @@ def add_bonus(scores: Tensor, k: int, bonus: Callable[[Tensor, Tensor], Tensor])
     """
     log_probs = scores.float().log_softmax(dim=-1)
     best, tokens = log_probs.topk(min(k, scores.shape[-1]), dim=-1)
-    steered = (best + bonus(tokens, best)).log_softmax(dim=-1) + best.logsumexp(dim=-1, keepdim=True)
-    return log_probs.to(scores).scatter(1, tokens, steered.to(scores))  # the other tokens keep their probability
+    return with_bonus(log_probs, tokens, bonus(tokens, best)).to(scores)
+
+
+def with_bonus(log_probs: Tensor, tokens: Tensor, bonus: Tensor) -> Tensor:
+    """Log-probabilities ``(n, V)`` after a bonus to the tokens ``(n, k)``; the others keep their probability."""
+    best = log_probs.gather(1, tokens)
+    steered = (best + bonus).log_softmax(dim=-1) + best.logsumexp(dim=-1, keepdim=True)
+    return log_probs.scatter(1, tokens, steered)

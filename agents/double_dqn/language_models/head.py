@@ -104,8 +104,9 @@ class CandidateQNetwork(BasePolicy):
         Args:
             states: Where they stand.
             eta: η, see above.
-            own_rewards: What the candidates themselves earn, ``(..., k)``, where that is learned apart; NaN where it is
-                not known. None asks what has been learned of all of them.
+            own_rewards: What the candidates themselves earn, ``(..., k)``, on any device; NaN where it is not known.
+                What has been learned of it stands in, for all of them if it is None. Of no account where a value is
+                learned as a whole.
         """
         logits = self.logits(states)
         if self.n_bins == 1:
@@ -114,10 +115,11 @@ class CandidateQNetwork(BasePolicy):
             values = eta * (logits.log_softmax(dim=-1) + self._returns(logits) / eta).logsumexp(dim=-1)
         if self.rewards is None:
             return values
-        if own_rewards is None or own_rewards.isnan().any():
-            learned = self.own_rewards(states).detach()
-            own_rewards = learned if own_rewards is None else torch.where(own_rewards.isnan(), learned, own_rewards)
-        return values + own_rewards.to(values)
+        own = torch.full_like(values, torch.nan) if own_rewards is None else own_rewards.to(values)
+        unknown = own.isnan()
+        if unknown.any():
+            own = torch.where(unknown, self.own_rewards(states).detach(), own)
+        return values + own
 
     def own_rewards(self, states: States) -> Tensor:
         """Rewards of the candidates themselves, ``(...)`` → ``(..., k)``; needs ``candidate_rewards``."""

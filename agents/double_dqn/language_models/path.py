@@ -23,6 +23,7 @@ from agents.double_dqn.sequences import SequencePath
 from agents.double_dqn.targets.losses import weighted_mean
 from agents.exploration import EXPLORATIONS
 from agents.replay.episodes import sequence_priorities
+from agents.vec_env import rewards_of
 from textgym.rewards import RewardError
 
 _RECENT = 100  # texts whose divergence is averaged
@@ -190,7 +191,7 @@ class LanguageModelPath(SequencePath):
         if not self.policy.candidate_rewards:
             return np.zeros((len(tokens), 0))
         assert self.model.env is not None
-        return np.stack(self.model.env.env_method("rewards_of", tokens))
+        return rewards_of(self.model.env, tokens)
 
     def _drawn_handovers(self, n: int) -> NDArray[np.int64]:
         """After how many tokens the model goes on alone, in n new episodes."""
@@ -207,7 +208,7 @@ class LanguageModelPath(SequencePath):
     @torch.no_grad()
     def _policy_log_probs(self, states: States, own_rewards: NDArray[np.float64] | None = None) -> torch.Tensor:
         policy = self.policy
-        known = torch.from_numpy(own_rewards).float() if own_rewards is not None and own_rewards.size else None
+        known = None if own_rewards is None else torch.from_numpy(own_rewards)
         values = policy.q_net.q_values(states, policy.eta, known).cpu()
         return objectives.policy_log_probs(values, states.prior(), policy.eta)
 
@@ -262,7 +263,8 @@ class LanguageModelPath(SequencePath):
         elif policy.objective == "ilql":
             with torch.no_grad():
                 rated = self._states(policy.q_net_target, batch)
-                q_taken = self._q_values(policy.q_net_target, rated, batch).gather(-1, chosen).squeeze(-1)
+                q_values = policy.q_net_target.q_values(rated, policy.eta, batch.own_rewards)
+                q_taken = q_values.gather(-1, chosen).squeeze(-1)
                 next_values = policy.q_net_target.to_values(policy.q_net_target.state_logits(rated))
             counts = episodes.valid
             goals = objectives.in_sample_targets(episodes.rewards, counts, next_values, self.model.gamma)
@@ -306,14 +308,10 @@ class LanguageModelPath(SequencePath):
         self, network: CandidateQNetwork, states: States, batch: StatesBatch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of the actions taken and soft values of the states acted in, ``(B, T)`` each."""
-        q_values = self._q_values(network, states, batch)
+        eta = self.policy.eta
+        q_values = network.q_values(states, eta, batch.own_rewards)
         q_taken = q_values.gather(-1, batch.chosen.unsqueeze(-1)).squeeze(-1)
-        return q_taken, objectives.soft_values(q_values, states.prior(), self.policy.eta)
-
-    def _q_values(self, network: CandidateQNetwork, states: States, batch: StatesBatch) -> torch.Tensor:
-        """Values of all candidates, with their own rewards as the environment paid them where these are known."""
-        known = batch.own_rewards if self.policy.candidate_rewards else None
-        return network.q_values(states, self.policy.eta, known)
+        return q_taken, objectives.soft_values(q_values, states.prior(), eta)
 
     @staticmethod
     def _states(network: CandidateQNetwork, batch: StatesBatch) -> States:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from agents.double_dqn.language_models.asking import AskedReward, Processor, add_bonus, processing
+from agents.double_dqn.language_models.asking import AskedReward, Processor, add_bonus, check_strength, processing
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
 from agents.double_dqn.language_models.reader import States
 from textgym.rewards import RewardFunction
@@ -46,8 +47,7 @@ def steering(
     policy = model.policy
     if not isinstance(policy, LanguageModelPolicy):
         raise ValueError(f"model must have a LanguageModelPolicy, got {type(policy).__name__}")
-    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength < float("inf"):
-        raise ValueError(f"strength must be a finite number of at least 0, got {strength!r}")
+    check_strength(strength)
     if reward is not None:
         policy.check_asks("reward")
     last = lm.get_output_embeddings()
@@ -58,7 +58,6 @@ def steering(
     caught: list[Tensor] = []
     adapted = None if network.trunk is None else network.trunk.reading()
     shown: list[Tensor | None] = []  # which tokens of each row are none of the padding on the left
-    asked = None if reward is None else AskedReward(reward, policy.language_model.tokenizer)
 
     def catch(_: Any, inputs: tuple[Tensor, ...]) -> None:
         caught[:] = [inputs[0]]
@@ -67,11 +66,9 @@ def steering(
         shown[:] = [named.get("attention_mask")]
 
     def begin() -> Processor:
-        if asked is not None:
-            asked.begin()
-        return steer
+        return partial(steer, None if reward is None else AskedReward(reward, policy.language_model.tokenizer))
 
-    def steer(input_ids: Tensor, scores: Tensor) -> Tensor:
+    def steer(asked: AskedReward | None, input_ids: Tensor, scores: Tensor) -> Tensor:
         hidden = caught[0]
         if len(hidden) != len(scores) or (hidden.shape[1] != 1 and input_ids.shape[1] != hidden.shape[1]):
             raise ValueError("steering needs one token at a time: no assisted decoding")
@@ -79,7 +76,7 @@ def steering(
 
         def bonus(tokens: Tensor, best: Tensor) -> Tensor:
             states = States(*(part.to(network.device) for part in (seen, tokens, best)))
-            own_rewards = None if asked is None else asked(input_ids, tokens).to(network.device)
+            own_rewards = None if asked is None else asked(input_ids, tokens)
             with torch.no_grad():
                 return (strength / policy.eta * network.q_values(states, policy.eta, own_rewards)).to(best)
 

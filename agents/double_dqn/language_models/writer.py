@@ -75,9 +75,7 @@ class Writer:
         elif episode_start is not None:
             self._started += np.asarray(episode_start, bool)
         states = reader.read(rows, action_masks)
-        asked = None
-        if self.rewards_of is not None:
-            asked = torch.as_tensor(self.rewards_of(states.tokens.numpy()), device=policy.device).float()
+        asked = None if self.rewards_of is None else torch.as_tensor(self.rewards_of(states.tokens.numpy()))
         values = self.strength * policy.q_net.q_values(states, policy.eta, asked).cpu()
         log_probs = objectives.policy_log_probs(values, states.prior(), policy.eta)
         tokens, nats = self._chosen(reader, states, log_probs, deterministic)
