@@ -25,7 +25,7 @@ ENGINES = ("loky", "ray")
 ROUNDS = 2
 """How often what has not finished is run in parallel, where a worker dies, before it is run one by one."""
 _MESSAGE_LENGTH = 500
-_WATCH, _WATCH_SECONDS = "exit-with-parent", 0.5
+_WATCH_SECONDS = 0.5
 
 
 Item = TypeVar("Item")
@@ -162,7 +162,8 @@ def _pool(
 ) -> Iterator[tuple[int, Outcome]]:
     import joblib
 
-    with joblib.parallel_config(backend=engine):
+    own = {"initializer": _watch_parent, "initargs": (os.getpid(),)} if engine == "loky" else {}
+    with joblib.parallel_config(backend=engine, **own):
         # At least two jobs: one would stay in this process.
         pool = joblib.Parallel(
             n_jobs=max(2, min(n_jobs, len(items))),
@@ -170,25 +171,26 @@ def _pool(
             batch_size=1,
             pre_dispatch="all" if engine == "ray" else "2 * n_jobs",
         )
-        parent = os.getpid() if engine == "loky" else None
         # A copy, because the caller removes what has finished.
-        yield from pool(joblib.delayed(_in_worker)(function, index, item, parent) for index, item in [*items.items()])
+        yield from pool(joblib.delayed(_in_worker)(function, index, item) for index, item in [*items.items()])
 
 
-def _in_worker(function: Callable[[Item], Outcome], index: int, item: Item, parent: int | None) -> tuple[int, Outcome]:
+def _in_worker(function: Callable[[Item], Outcome], index: int, item: Item) -> tuple[int, Outcome]:
     # Ctrl-C goes to all processes of a terminal: the one that started the workers ends them.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if parent is not None and not any(thread.name == _WATCH for thread in threading.enumerate()):
-        threading.Thread(target=_exit_with, args=(parent,), name=_WATCH, daemon=True).start()
     return index, function(item)
 
 
-def _exit_with(parent: int) -> None:
-    """End this process soon after its parent, which may have been killed before it could end its workers."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH_SECONDS)
-    os._exit(1)
+def _watch_parent(parent: int) -> None:
+    """End this worker soon after its parent, which may be killed before the worker has anything to do."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="exit-with-parent", daemon=True).start()
 
 
 @contextlib.contextmanager
