@@ -159,7 +159,7 @@ TRANSITIONS: dict[str, Any] = {
     "target_update_interval": 500,
     "exploration_fraction": 0.3,
 }
-"""Arguments of ours on transitions: as many temporal-difference updates a step as on sequences, to within a fifth."""
+"""Arguments of ours on transitions."""
 
 
 def _transitions(features: str) -> Callable[[Cell], DoubleDQN]:

@@ -12,7 +12,7 @@ from typing import Any
 from agents.application.report.effects import Effect
 from agents.saving.results import Ablation
 from benchmarks.cells import Cell
-from benchmarks.changes import ABLATION_BASE, ABLATION_TASKS, FACTORS, ablation
+from benchmarks.changes import ABLATION_TASKS, BASE, FACTORS, ablation
 from benchmarks.sweep import SWEEPS
 
 BASE_NAME = "base"
@@ -109,7 +109,7 @@ def markdown(found: Sequence[Effect]) -> str:
     lines += [f"| {default} | {_explained(reason, named)} |" for default, reason in REASONS]
     lines += ["", "Tasks and their budgets:", ""]
     lines += [f"* {_describe(cell)}" for cell in dict.fromkeys(_anonymous(cell) for cell in SWEEPS["defaults"])]
-    lines += ["", f"The base: {_arguments(SWEEPS['defaults'][0].agent_kwargs)}.", ""]
+    lines += ["", f"The base: {_arguments(BASE)}.", ""]
     return "\n".join(lines)
 
 
@@ -131,7 +131,7 @@ def ablation_markdown(found: Sequence[Effect]) -> str:
         "",
         *(f"* `{task}`: {steps:,} steps" for task, steps in ABLATION_TASKS),
         "",
-        f"The base: {_arguments(ABLATION_BASE)}.",
+        f"The base: {_arguments(BASE)}.",
         "",
     ]
     return "\n".join(lines)
