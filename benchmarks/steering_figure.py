@@ -24,6 +24,7 @@ LABELS = {
     "ours": "DoubleDQN, one sample",
     f"ours{ASKING}": "DoubleDQN that asks the reward for every candidate, one sample",
     "reward-look-ahead": "the reward asked for every candidate, nothing learned",
+    "temperature": "the model at lower temperatures",
     "look-ahead": "every candidate read and valued (as RAD)",
     "cloning": "cloning of the best samples (LoRA)",
     "grpo": "GRPO (LoRA)",

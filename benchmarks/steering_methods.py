@@ -18,7 +18,7 @@ from agents import DoubleDQN, make_vec_env
 from agents.saving.arguments import merge
 from agents.saving.presets import DENSE_STEERING
 from benchmarks.steering_policies import Finetuned, LookAhead, Plain, Policy, RewardLookAhead, Steered, sample
-from benchmarks.steering_tasks import CHEAP
+from benchmarks.steering_tasks import ASKED
 from textgym.language_models import HuggingFaceLM
 from textgym.rewards import RewardFunction
 
@@ -29,7 +29,7 @@ ASKING_STRENGTHS = (0.7, 1.0, 1.3)
 LOOK_AHEAD_STRENGTHS = (5.0, 15.0)
 ASKING = ", the reward asked"
 """What the names of their points end with."""
-REWARD_STRENGTHS = (7.0, 10.0, 13.0)
+TEMPERATURES = (0.9, 0.8, 0.7)
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 CHECKPOINTS = 4
 """Points of a frontier that training goes through."""
@@ -63,30 +63,41 @@ Points = Iterator[tuple[str, Policy]]
 def ours(task: Task) -> Points:
     """``DoubleDQN`` with a ``LanguageModelPolicy``, at several strengths.
 
-    Cheap rewards are asked for every candidate: in training, and at use in the points that say so.
+    Where a part of the reward can be asked, that is what the agent learns: asked for every candidate in training, and
+    at use in the points that say so.
     """
-    dense = task.reward in CHEAP
+    asked = ASKED.get(task.reward)
     arguments = {
         "prompts": task.prompts,
-        "reward": task.reward,
+        "reward": task.reward if asked is None else asked.reward,
         "tokenizer": task.model.tokenizer,
         "max_new_tokens": LENGTH,
-        "dense": dense,
+        "dense": asked is not None,
     }
     env = make_vec_env("TextGen-v0", n_envs=64, seed=task.seed, env_kwargs=arguments)
-    chosen = merge(DENSE_STEERING if dense else {}, {"gamma": 1.0, "policy_kwargs": {"model": task.model}})
+    policy: dict[str, Any] = {"model": task.model} | ({} if asked is None else {"candidates": asked.candidates})
+    chosen = merge({} if asked is None else DENSE_STEERING, {"gamma": 1.0, "policy_kwargs": policy})
     agent = DoubleDQN("LanguageModelPolicy", env, seed=task.seed, **chosen)
     agent.learn(task.tokens)
     for strength in STRENGTHS:
         yield f"strength {strength:g}", Steered(agent, strength)
-    for strength in ASKING_STRENGTHS if dense else ():
-        yield f"strength {strength:g}{ASKING}", Steered(agent, strength, task.reward)
+    if asked is not None:
+        for strength in ASKING_STRENGTHS:
+            yield f"strength {strength:g}{ASKING}", Steered(agent, strength, asked.reward)
 
 
 def reward_look_ahead(task: Task) -> Points:
-    """The reward itself, asked for every candidate, and nothing learned: what ours is worth beyond it."""
-    for strength in REWARD_STRENGTHS if task.reward in CHEAP else ():
-        yield f"strength {strength:g}", RewardLookAhead(task.model, task.reward, strength)
+    """What can be asked of the reward, for every candidate, and nothing learned: what ours is worth beyond it."""
+    if asked := ASKED.get(task.reward):
+        for strength in asked.strengths:
+            policy = RewardLookAhead(task.model, asked.reward, strength, asked.candidates)
+            yield f"strength {strength:g}", policy
+
+
+def temperature(task: Task) -> Points:
+    """The model itself at lower temperatures, which any reward has to beat that asks how likely a text is."""
+    for value in TEMPERATURES:
+        yield f"temperature {value:g}", Plain(task.model, value)
 
 
 def look_ahead(task: Task) -> Points:
@@ -172,6 +183,7 @@ def grpo(task: Task, learning_rate: float = 3e-4) -> Points:
 METHODS: dict[str, Callable[[Task], Points]] = {
     "ours": ours,
     "reward-look-ahead": reward_look_ahead,
+    "temperature": temperature,
     "look-ahead": look_ahead,
     "cloning": cloning,
     "grpo": grpo,

@@ -63,17 +63,17 @@ class Samples:
 
 
 class Plain:
-    """The model as it is."""
+    """The model as it is, or at another temperature (> 0)."""
 
-    def __init__(self, model: HuggingFaceLM) -> None:
-        self.model = model.reading()
+    def __init__(self, model: HuggingFaceLM, temperature: float = 1.0) -> None:
+        self.model, self.temperature = model.reading(), temperature
 
     def log_probs(
         self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         plain = torch.from_numpy(self.model.log_probs(rows, lengths))
-        return plain, plain
+        return (plain if self.temperature == 1 else (plain / self.temperature).log_softmax(dim=-1)), plain
 
 
 class Finetuned:

@@ -7,6 +7,7 @@ of them ask the language model itself how likely a text is: :func:`judge_by` say
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.language_models import HuggingFaceLM
-from textgym.rewards import Distinctness, KeywordCoverage, Sentiment
+from textgym.rewards import Distinctness, KeywordCoverage, RewardFunction, Sentiment
 
 N_TRAINING, N_HELD_OUT = 24, 64
 KEYWORDS = ("morning", "water", "friend")
@@ -108,8 +109,28 @@ def grammatical(prompts: list[str], completions: list[str], **columns: Any) -> l
 
 
 REWARDS = {"positive": positive, "keywords": keywords, "grammatical": grammatical}
-CHEAP = (positive,)
-"""Rewards that cost less than a token of the model, so that they can be asked for every candidate."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The part of a reward that makes sense of an unfinished text, and costs less than the model's next token.
+
+    Attributes:
+        reward: That part: all of the reward, or what is not the model's own likelihood, of which divergence takes care.
+        candidates: Likeliest tokens that it is asked about.
+        strengths: What a unit of it adds to a candidate's log-probability, in three points.
+    """
+
+    reward: RewardFunction
+    candidates: int
+    strengths: tuple[float, ...]
+
+
+ASKED = {
+    positive: Asked(positive, 20, (7.0, 10.0, 13.0)),
+    keywords: Asked(KeywordCoverage(KEYWORDS), 1_000, (9.0, 12.0, 15.0)),
+}
+"""What can be asked for every candidate: among many, where a word is wanted that the model finds unlikely."""
 
 
 def _kept(text: str) -> float:
