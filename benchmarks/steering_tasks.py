@@ -128,7 +128,7 @@ class Asked:
 
 ASKED = {
     positive: Asked(positive, 20, (7.0, 10.0, 13.0)),
-    keywords: Asked(KeywordCoverage(KEYWORDS), 1_000, (9.0, 12.0, 15.0)),
+    keywords: Asked(KeywordCoverage(KEYWORDS), 200, (13.0, 15.0, 17.0)),
 }
 """What can be asked for every candidate: among many, where a word is wanted that the model finds unlikely."""
 
