@@ -16,9 +16,9 @@ from agents.saving.files import CommandError, write_json, write_text, writing
 from agents.saving.json_lines import append
 from agents.saving.results import Result, describe, load_results, read_results
 from benchmarks import run as runner
+from benchmarks.ablation import described
 from benchmarks.cells import Cell
 from benchmarks.progress import SweepProgress
-from benchmarks.sensitivity import ABLATIONS, described
 from benchmarks.sweep import (
     HYPERPARAMETERS,
     SEARCH_SECONDS,
@@ -60,8 +60,8 @@ def _run(name: str, cells: Sequence[Cell], out: Path, jobs: int, engine: str, ad
         with TemporaryFile(dir=out):
             pass
     file = out / f"{name}.jsonl"
-    if name in ABLATIONS:
-        describe(file, described(name))
+    if name == "ablate":
+        describe(file, described())
     with SweepProgress(name, cells, _results_of(cells, file), jobs, Console()) as progress:
         failed = runner.run_cells(cells, file, jobs, progress.finish, engine, address)
     _print_summary(_results_of(cells, file))
@@ -79,14 +79,14 @@ def ablate(
     """Test each claim about the agent at equal environment steps: run the sweep 'ablate', and say what came out."""
     from agents.application.report.effects import effects
     from agents.application.report.tables import ablation_rows
+    from benchmarks.ablation import markdown
     from benchmarks.comparison import print_table
-    from benchmarks.sensitivity import ablation_markdown
 
     failed = _run("ablate", SWEEPS["ablate"], out, jobs, engine, address)
-    found = effects(load_results(out / "ablate.jsonl"), described("ablate"))
+    found = effects(load_results(out / "ablate.jsonl"), described())
     print_table("ablate: normalised area under the curve", ablation_rows(found))
     if page is not None:
-        write_text(page, ablation_markdown(found))
+        write_text(page, markdown(found))
         Console().print(f"wrote {page}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
@@ -169,19 +169,6 @@ def figure(
     loaded = [result for path in results for result in load_results(path)]
     learning_curves(loaded, out)
     _print_summary(loaded)
-    Console().print(f"wrote {out}", soft_wrap=True)
-
-
-@app.command()
-def sensitivity(
-    results: Annotated[Path, typer.Argument(help="File of the sweep 'defaults'.")] = Path("results/defaults.jsonl"),
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/defaults.md"),
-) -> None:
-    """Say what each default is worth, from the sweep that changes one at a time."""
-    from agents.application.report.effects import effects
-    from benchmarks.sensitivity import markdown
-
-    write_text(out, markdown(effects(load_results(results), described("defaults"))))
     Console().print(f"wrote {out}", soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from agents.saving.files import read_yaml_mapping
 from benchmarks.cells import REVERSE, SEEDS, TEXTGEN, Cell, grid
-from benchmarks.changes import DECAY, ablation, one_at_a_time
+from benchmarks.changes import DECAY, ablation
 
 BASELINES = ("ppo-performer", "ppo-mlp", "dqn-performer", "dqn-mlp")
 HYPERPARAMETERS = Path(__file__).parent / "hyperparams"
@@ -137,7 +137,5 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
     ),
     # Equal environment steps for all: is what the project claims for each part of the agent true?
     "ablate": tuple(cell for cells in zip(*ablation().values(), strict=True) for cell in cells),
-    # Beside it stands benchmarks/sensitivity.py, which says what each default is worth.
-    "defaults": one_at_a_time(),
 }
 """Name → cells of a sweep. The budgets are fixed before a sweep is run."""

@@ -14,11 +14,11 @@ from agents.saving.results import load_results, read_results
 from benchmarks.__main__ import app
 from benchmarks.baselines import default_steps, make_agent
 from benchmarks.cells import Cell
+from benchmarks.changes import ablation
 from benchmarks.figures import learning_curves, summarise
 from benchmarks.learning import LearningCurve, evaluate, run_cell
 from benchmarks.progress import START_SECONDS, SweepProgress
 from benchmarks.run import run_cells
-from benchmarks.sensitivity import variants
 from benchmarks.sweep import SWEEPS, TABLE_AGENTS
 
 TASK = "TextGen/Reverse-v0"
@@ -122,7 +122,7 @@ def test_the_commands(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_ablation_runs_what_is_missing_and_says_what_came_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, single = variants("ablate")["base"], variants("ablate")["single in place of Double Q"][:1]
+    base, single = ablation()["base"], ablation()["single in place of Double Q"][:1]
     for cell, score in [*((cell, 0.75) for cell in base), (single[0], 0.25)]:
         cost = {"env_steps": 9, "seconds": 1.0, "evaluation_seconds": 0.0}
         result = {"name": cell.name, "cell": asdict(cell), "score": score, "curve": [[0, 0, 0], [9, 1, score]], **cost}
