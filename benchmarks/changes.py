@@ -11,7 +11,7 @@ BASE: dict[str, Any] = {
     "learning_rate": 2e-3,
     "updates_per_step": 0.02,
     "exploration": "ucb",
-    "exploration_kwargs": {"coefficient": 0.3},
+    "exploration_kwargs": {"coefficient": 0.1},
     "lower_bound": False,
     "n_steps": 1,
     "q_lambda": {"start": 0.9, "end": 0.0},

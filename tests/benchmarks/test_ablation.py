@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agents import DoubleDQN, make_vec_env
 from agents.application.report.effects import effects, normalised_area
+from agents.saving.arguments import constructor_arguments
 from agents.saving.json_lines import read
 from agents.saving.results import ablations_in, load_results
 from benchmarks.ablation import described, markdown
 from benchmarks.cells import SEEDS, Cell
-from benchmarks.changes import ABLATION, ABLATION_TASKS, ablation
+from benchmarks.changes import ABLATION, ABLATION_TASKS, BASE, ablation
 from benchmarks.sweep import SWEEPS
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +66,13 @@ def test_the_page_is_what_the_results_say():
 
 def test_the_file_says_what_its_sweep_compares():
     assert ablations_in(read(ROOT / "results" / "ablate.jsonl")) == [described()]
+
+
+def test_the_base_is_the_agent_with_its_defaults():
+    env = make_vec_env("TextGen/Sort-v0", 2, seed=0)
+    base, plain = (DoubleDQN("PerformerPolicy", env, seed=0, **constructor_arguments(given)) for given in (BASE, {}))
+    for name in {*BASE} - {"exploration_kwargs", "policy_kwargs", "exploration"}:
+        assert str(getattr(base, name)) == str(getattr(plain, name)), name
+    assert base.exploration.coefficient == plain.exploration.coefficient
+    assert type(base.exploration) is type(plain.exploration)
+    assert str(base.policy) == str(plain.policy)
