@@ -3,18 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 from agents import DoubleDQN, PrunedTransformer, make_vec_env, reward_steering
 from agents.double_dqn.language_models import objectives
-from agents.double_dqn.language_models.head import CandidateQNetwork, candidate_products
+from agents.double_dqn.language_models.head import candidate_products
 from agents.double_dqn.language_models.reader import Reader, States
 from agents.double_dqn.language_models.writer import Writer
 from tests.agents.tiny_language_models import PROMPTS, WORDS, save_llama
 from textgym.language_models import HuggingFaceLM
 from textgym.oracles import soft_optimal
 from textgym.rewards import RewardError
-from textgym.spaces import TokenSequence
 
 ETA = 0.15
 
@@ -719,31 +717,3 @@ def test_errors(model, directory):
 def test_states_of_any_shape():
     states = States(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5, dtype=torch.int64), torch.zeros(2, 3, 5))
     assert states.prior().shape == (2, 3, 5) and torch.allclose(states.prior().exp(), torch.full((2, 3, 5), 0.2))
-
-
-def test_what_is_likely_is_valued_from_few_states():
-    generator = torch.Generator().manual_seed(0)
-    embedding = torch.randn(500, 8, generator=generator)
-
-    def drawn(n):
-        log_probs = (2 * torch.randn(n, 6, generator=generator)).log_softmax(dim=-1)
-        log_probs[:, -1] = -torch.inf  # the place of an action that is no candidate
-        return States(
-            torch.randn(n, 8, generator=generator), torch.randint(0, 500, (n, 6), generator=generator), log_probs
-        )
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        space = TokenSequence(4, 500, 500)
-        head = CandidateQNetwork(space, spaces.Discrete(500), 8, embedding, width=16)
-    optimizer = torch.optim.AdamW(head.parameters(), 1e-2, weight_decay=0.1)
-    seen, others = drawn(64), drawn(200)
-    for _ in range(200):
-        loss = (head.logits(seen)[..., :5, 0] - 0.3 * seen.prior()[:, :5]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    values = head.q_values(others, eta=0.1)
-    assert values.isfinite().all()
-    pair = torch.stack([values[:, :5].logit().flatten(), others.prior()[:, :5].flatten()])
-    assert torch.corrcoef(pair)[0, 1] > 0.8

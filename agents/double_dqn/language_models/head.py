@@ -19,17 +19,12 @@ if TYPE_CHECKING:
     from agents.double_dqn.language_models.lora import AdaptedLM
 
 
-_LEAST_LIKELY = -20.0  # log-probability; where there is no candidate it is -inf
-
-
 class CandidateQNetwork(BasePolicy):
-    """Q(s, a) = V(h) + ⟨A·g(h), E_a⟩ + w(h)·log π₀(a) − their mean under the prior, for the candidates a of a state.
+    """Q(s, a) = V(h) + ⟨A·g(h), E_a⟩ − its mean under the prior, for the candidates a of a state with hidden state h.
 
-    h is its hidden state, E the language model's output embedding, which stays as it is, and g a layer with a
-    nonlinearity: 49,152 actions cost no head of 28 million parameters. w says what it is worth to write what the model
-    finds likely: a single number, which few texts suffice to learn. The output is a distribution over ``n_bins``
-    returns within ``value_range``, as logits; one bin stands for a mean: its share of the range is a Bernoulli
-    variable's, as its logit.
+    E is the language model's output embedding, which stays as it is, and g a layer with a nonlinearity: 49,152 actions
+    cost no head of 28 million parameters. The output is a distribution over ``n_bins`` returns within ``value_range``,
+    as logits; one bin stands for a mean: its share of the range is a Bernoulli variable's, as its logit.
 
     Args:
         observation_space: The environment's.
@@ -69,8 +64,7 @@ class CandidateQNetwork(BasePolicy):
         self.body = _body(hidden_dim, width)
         self.value = nn.Linear(width, n_bins)
         self.query = nn.Linear(width, n_bins * embedding.shape[1])
-        self.likelihood = nn.Linear(width, n_bins)
-        layers = [self.value, self.query, self.likelihood]
+        layers = [self.value, self.query]
         if state_value:
             self.state = nn.Linear(width, 1)
             layers.append(self.state)
@@ -95,9 +89,7 @@ class CandidateQNetwork(BasePolicy):
         else:
             candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype)  # (..., k, D')
             advantages = candidates @ queries.mT  # (..., k, bins)
-        prior = states.prior().unsqueeze(-1)  # (..., k, 1)
-        advantages = advantages + self.likelihood(features).unsqueeze(-2) * prior.clamp(min=_LEAST_LIKELY)
-        mean = (prior.exp() * advantages).sum(dim=-2, keepdim=True)
+        mean = (states.prior().exp().unsqueeze(-1) * advantages).sum(dim=-2, keepdim=True)
         return self.value(features).unsqueeze(-2) + advantages - mean
 
     def state_logits(self, states: States) -> Tensor:
