@@ -31,7 +31,8 @@ BASE: dict[str, Any] = {
 DECAY: dict[str, Any] = {"weight_decay": 1.0, "decoupled_weight_decay": True}
 _NO_LAMBDA: dict[str, Any] = {"q_lambda": None}  # which the agent takes as 0 where rewards are carried otherwise
 _EPSILON: dict[str, Any] = {"exploration": "epsilon", "exploration_kwargs": {}}
-_BOLTZMANN: dict[str, Any] = {"exploration": "boltzmann", "exploration_kwargs": {}}
+_COOLING: dict[str, Any] = {"initial_temperature": 0.02, "final_temperature": 5e-4, "fraction": 0.9}
+_BOLTZMANN: dict[str, Any] = {"exploration": "boltzmann", "exploration_kwargs": _COOLING}
 ABLATION: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("base", "ours", {}),
     ("single in place of Double Q", "ours", {"double_q": False}),
