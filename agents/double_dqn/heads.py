@@ -81,7 +81,9 @@ class QHead(nn.Module):
         advantage = self.advantage(features)  # (..., V)
         if self.value is None:
             return self.to_values(advantage)
-        return self.to_values(self.value(features) + advantage - advantage.mean(dim=-1, keepdim=True))
+        mean = advantage.mean(dim=-1, keepdim=True)
+        # In place: at a vocabulary of 1,500 another table costs more than the sums in it.
+        return self.to_values(advantage.add_(self.value(features)).sub_(mean))
 
     def ensemble(self, features: Tensor) -> Tensor:
         """Each head's Q-values of every action: ``(..., D)`` → ``(..., K, V)``."""

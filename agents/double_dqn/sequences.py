@@ -26,6 +26,9 @@ from textgym import TokenSequence
 
 # For returns in [0, 1]. With 0.02 a success that is rare stays so for long; 0.3 costs where many words are to be tried.
 DEFAULT_UCB_COEFFICIENT = 0.1
+# Likewise. Warm enough at first that many words are tried wherever a text stands, at its start too, and what can follow
+# them is learned; in the end all but greedy. Started at 0.006, it settled for the first text it found.
+DEFAULT_TEMPERATURES = {"initial_temperature": 0.02, "final_temperature": 5e-4, "fraction": 0.9}
 
 
 class SequencePath(LearningPath):
@@ -35,7 +38,10 @@ class SequencePath(LearningPath):
     default_n_envs = 64
     default_log_interval = 100
     default_buffer: ClassVar[type[EpisodeReplayBuffer]] = EpisodeReplayBuffer
-    explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {"ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT}}
+    explorer_defaults: ClassVar[dict[str, dict[str, Any]]] = {
+        "ucb": {"coefficient": DEFAULT_UCB_COEFFICIENT},
+        "boltzmann": DEFAULT_TEMPERATURES,
+    }
 
     def __init__(self, model: LearningAgent) -> None:
         super().__init__(model)

@@ -95,10 +95,10 @@ def linear_attention_prefill(
         raise ValueError(f"state must have the shape {expected} of these q and v, got {tuple(state.shape)}")
     q, k, v1 = _split(q, k, v, chunk_size)
     summed = _chunk_sums(k, v1)  # (G, C, M, E + 1)
-    before = torch.cat([state.flatten(0, 1).unsqueeze(1), summed], dim=1).cumsum(dim=1)  # (G, C + 1, M, E + 1)
-    attended, _ = _attend(q, k, v1, before[:, :-1])
+    before, after = _running_sums(state.flatten(0, 1).unsqueeze(1), summed)
+    attended, _ = _attend(q, k, v1, before)
     out = attended[..., :-1] / (attended[..., -1:] + eps * q.sum(-1, keepdim=True))
-    return out.view(batch, heads, -1, v.shape[-1])[:, :, :length], before[:, -1].view(state.shape)
+    return out.view(batch, heads, -1, v.shape[-1])[:, :, :length], after.view(state.shape)
 
 
 def linear_attention_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor, *, eps: float = EPS) -> tuple[Tensor, Tensor]:
@@ -197,6 +197,14 @@ def _attend(q: Tensor, k: Tensor, v1: Tensor, before: Tensor | None) -> tuple[Te
 
 def _chunk_sums(k: Tensor, v1: Tensor) -> Tensor:
     return k.mT @ v1  # (G, C, M, E + 1)
+
+
+def _running_sums(first: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """What stands before each chunk, (G, C, M, E + 1), and after the last, given what stands before the first."""
+    if sums.shape[1] == 1:  # short prompts and single tokens: the same sum, and torch takes its time for running ones
+        return first, first + sums
+    running = torch.cat([first, sums], dim=1).cumsum(dim=1)  # (G, C + 1, M, E + 1)
+    return running[:, :-1], running[:, -1]
 
 
 def _exclusive(sums: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class ContextUCB(Exploration):
         actions = np.empty(len(scores), np.int64)
         for rows in _rounds(group, self._MAX_ROUNDS):
             groups = group[rows]
-            bonus = pairs[groups] + np.float32(1)  # (rows, V)
+            bonus = pairs[groups]  # (rows, V), a copy
+            bonus += np.float32(1)
             np.divide(np.log1p(visits[groups])[:, None], bonus, out=bonus)
             np.sqrt(bonus, out=bonus)
             bonus *= np.float32(self.coefficient)

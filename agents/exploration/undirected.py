@@ -70,8 +70,10 @@ class Boltzmann(Exploration):
         # The Gumbel-max trick: with Gumbel noise (minus the log of an exponential variate) added to the logits, the
         # argmax is a sample of the softmax. Scaling the noise instead of the values avoids overflow when it is cold.
         # A float32 variate is exactly 0 once in 2^24 draws, far too often for infinite noise.
-        noise = np.maximum(generator.standard_exponential(scores.shape, dtype=np.float32), np.float32(2**-24))
-        return (scores - np.float32(temperature) * np.log(noise)).argmax(axis=1)
+        noise = generator.standard_exponential(scores.shape, dtype=np.float32)  # and then all in its place
+        np.log(np.maximum(noise, np.float32(2**-24), out=noise), out=noise)
+        noise *= np.float32(temperature)
+        return np.subtract(scores, noise, out=noise).argmax(axis=1)
 
 
 class OddsMatching(Boltzmann):

@@ -24,9 +24,14 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "TextGen-v0": Preset(
-        steps=400_000,
-        # 1,500 words to try out: more texts help more than more updates a text.
-        kwargs={"updates_per_step": 0.01, "learning_rate": {"start": 2e-3, "end": 0.0}},
+        steps=900_000,
+        n_envs=256,
+        # 1,500 words to try out: more texts help more than more updates a text, or than larger ones; and by counts of
+        # what follows three words nothing else is tried at the start of a text, where each prompt is new.
+        kwargs={
+            **{"updates_per_step": 0.01, "batch_size": 32, "learning_rate": {"start": 2e-3, "end": 0.0}},
+            "exploration": "boltzmann",
+        },
     ),
     "TextGen/Copy-v0": Preset(steps=20_000),
     "TextGen/Reverse-v0": Preset(steps=20_000),

@@ -398,7 +398,9 @@ def test_explorers_get_the_schedule_of_the_constructor():
     assert isinstance(epsilon, EpsilonGreedy) and (epsilon.initial, epsilon.final, epsilon.fraction) == (0.8, 0.1, 0.4)
     assert isinstance(ucb, ContextUCB) and ucb.coefficient == 0.7
     assert (ucb.initial_epsilon, ucb.final_epsilon, ucb.fraction) == (0.8, 0.1, 0.4)
-    assert isinstance(make_model(exploration="boltzmann").exploration, Boltzmann)
+    cooling = make_model(exploration="boltzmann", exploration_kwargs={"fraction": 0.5}).exploration
+    assert isinstance(cooling, Boltzmann) and cooling.fraction == 0.5
+    assert (cooling.initial_temperature, cooling.final_temperature) == (0.02, 5e-4)  # those of sequences
 
 
 # ---------------------------------------------------------------------- progress and masks
