@@ -48,18 +48,12 @@ ABLATION: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("no look back (n_gram 1)", "ours", {"policy_kwargs": {"n_gram": 1}}),
     ("softmax attention in place of the Performer", "ours-transformer", {}),
     ("GRU in place of the Performer", "ours-gru", {}),
-    # As many temporal-difference updates a step as the base has, to within a tenth.
-    ("transition updates in place of sequences", "ours-transitions", {"gradient_steps": 10}),
     ("half the updates", "ours", {"updates_per_step": 0.01}),
     ("twice the updates", "ours", {"updates_per_step": 0.04}),
     ("2 layers", "ours", {"policy_kwargs": {"n_layers": 2}}),
     ("width 128", "ours", {"policy_kwargs": {"features_dim": 128}}),
 )
 """What is tested, the agent, and its arguments that differ from :data:`BASE`."""
-_SEQUENCES_ONLY = (
-    *("updates_per_step", "lower_bound", "tau", "q_lambda", "loss"),
-    *("self_imitation", "priority_beta", "priority_beta_final", "policy_kwargs"),
-)
 _NOT_OF_ENCODER = {
     "ours-transformer": ("feature_map",),
     "ours-gru": ("feature_map", "n_gram"),
@@ -72,19 +66,17 @@ ABLATION_TASKS: tuple[tuple[str, int], ...] = (
 )
 """Task and environment steps: dense and sparse rewards; all deterministic, for the lower bound.
 
-228 cells, some ten seconds each; those on transitions take several times as long. Chance succeeds once in 120 episodes
+216 cells, some ten seconds each. Chance succeeds once in 120 episodes
 of the sparse task, so that it can tell agents apart within its steps. A task that nobody learns in so many steps, as
 ``Keywords-Easy`` in the table, could not.
 """
 
 
 def ablation(seeds: Iterable[int] = SEEDS) -> dict[str, tuple[Cell, ...]]:
-    """Variant → its cells, on every task; what an agent has not, as sequences' own arguments, is left out."""
+    """Variant → its cells, on every task; what an encoder has not is left out."""
     variants = {}
     for name, agent, change in ABLATION:
         arguments = _changed(change)
-        if agent == "ours-transitions":
-            arguments = {key: value for key, value in arguments.items() if key not in _SEQUENCES_ONLY}
         for unknown in _NOT_OF_ENCODER.get(agent, ()):
             del arguments["policy_kwargs"][unknown]
         variants[name] = tuple(

@@ -89,7 +89,7 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
         *grid(["ours"], REVERSE, budget_steps=20_000, budget_seconds=60),
         *grid(BASELINES, REVERSE, budget_seconds=75),
     ),
-    # The main job's budget for ours (its preset's steps, 115 to 190 s), and somewhat more for PPO.
+    # The main job's budget for ours (its preset's steps, 160 to 190 s), and as much for PPO.
     "textgen": (
         *grid(["ours"], TEXTGEN),
         *grid(["ppo-performer", "ppo-mlp"], TEXTGEN, budget_seconds=180),
