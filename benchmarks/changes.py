@@ -66,9 +66,8 @@ ABLATION_TASKS: tuple[tuple[str, int], ...] = (
 )
 """Task and environment steps: dense and sparse rewards; all deterministic, for the lower bound.
 
-216 cells, some ten seconds each. Chance succeeds once in 120 episodes
-of the sparse task, so that it can tell agents apart within its steps. A task that nobody learns in so many steps, as
-``Keywords-Easy`` in the table, could not.
+216 cells, some ten seconds each. Chance succeeds once in 120 episodes of the sparse task, so that it can tell agents
+apart within its steps. A task that nobody learns in so many steps, as ``Keywords-Easy`` in the table, could not.
 """
 
 
