@@ -28,11 +28,8 @@ BASE: dict[str, Any] = {
     "policy_kwargs": {"feature_map": "softmax", "features_dim": 64, "n_layers": 1, "n_gram": 2},
 }
 """Today's defaults; everything is said, so that cells outlive them."""
-DECAY: dict[str, Any] = {"weight_decay": 1.0, "decoupled_weight_decay": True}
 _NO_LAMBDA: dict[str, Any] = {"q_lambda": None}  # which the agent takes as 0 where rewards are carried otherwise
-_EPSILON: dict[str, Any] = {"exploration": "epsilon", "exploration_kwargs": {}}
 _COOLING: dict[str, Any] = {"initial_temperature": 0.02, "final_temperature": 5e-4, "fraction": 0.9}
-_BOLTZMANN: dict[str, Any] = {"exploration": "boltzmann", "exploration_kwargs": _COOLING}
 ABLATION: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("base", "ours", {}),
     ("single in place of Double Q", "ours", {"double_q": False}),
@@ -43,8 +40,8 @@ ABLATION: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("3-step returns in place of Q(λ)", "ours", {"n_steps": 3} | _NO_LAMBDA),
     ("return lower bound in place of Q(λ)", "ours", {"lower_bound": True} | _NO_LAMBDA),
     ("no imitation of rare successes", "ours", {"self_imitation": False}),
-    ("ε-greedy in place of UCB", "ours", _EPSILON),
-    ("Boltzmann in place of UCB", "ours", _BOLTZMANN),
+    ("ε-greedy in place of UCB", "ours", {"exploration": "epsilon", "exploration_kwargs": {}}),
+    ("Boltzmann in place of UCB", "ours", {"exploration": "boltzmann", "exploration_kwargs": _COOLING}),
     ("no look back (n_gram 1)", "ours", {"policy_kwargs": {"n_gram": 1}}),
     ("softmax attention in place of the Performer", "ours-transformer", {}),
     ("GRU in place of the Performer", "ours-gru", {}),

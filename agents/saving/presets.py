@@ -29,7 +29,9 @@ PRESETS: dict[str, Preset] = {
         # 1,500 words to try out: more texts help more than more updates a text, or than larger ones; and by counts of
         # what follows three words nothing else is tried at the start of a text, where each prompt is new.
         kwargs={
-            **{"updates_per_step": 0.01, "batch_size": 32, "learning_rate": {"start": 2e-3, "end": 0.0}},
+            "updates_per_step": 0.01,
+            "batch_size": 32,
+            "learning_rate": {"start": 2e-3, "end": 0.0},
             "exploration": "boltzmann",
         },
     ),

@@ -301,7 +301,9 @@ def test_ablation_is_kept_apart_and_drawn():
     ((of, found),) = apart
     assert of.name == "ablate" and len(found) == len(shown)
     (row,) = ablation_chart(found, of).rows
-    assert row.value > 0 and row.label == "single in place of Double Q"
+    spans = [references(cell.task).best - references(cell.task).random for cell in base]
+    assert row.value == pytest.approx(sum(0.2 / span for span in spans) / len(spans))
+    assert row.label == "single in place of Double Q"
 
 
 def test_claims_are_a_forest_of_normalised_differences():

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from agents import DoubleDQN, make_vec_env
@@ -15,6 +14,7 @@ from benchmarks.ablation import described, markdown
 from benchmarks.cells import SEEDS, Cell
 from benchmarks.changes import ABLATION, ABLATION_TASKS, BASE, ablation
 from benchmarks.sweep import SWEEPS
+from textgym import references
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,19 +28,27 @@ def result(cell, score):
     }
 
 
+def normalised(cell, share):
+    """A run that has this share of the way from random play to the best known score, and 0.2 more of it at the end."""
+    known = references(cell.task)
+    low, high = (known.random + (known.best - known.random) * of for of in (share, share + 0.2))
+    return result(cell, low) | {"curve": [[0, 0.0, -9.0], [10, 1.0, low], [20, 2.0, high]]}
+
+
 def test_effects_are_paired_by_task_and_seed():
     base_cells, first_cells = list(ablation().values())[:2]
     size = len(base_cells)
-    base = [result(cell, 0.5) for cell in base_cells]
-    first = [result(cell, 0.5 + (0.1, 0.2, 0.3)[cell.seed]) for cell in first_cells]
+    base = [normalised(cell, float(cell.seed)) for cell in base_cells]
+    first = [normalised(cell, cell.seed + (0.1, 0.2, 0.3)[cell.seed]) for cell in first_cells]
     of_base, of_first = effects([*base, *first], described())
     assert (of_base.difference, of_base.error) == (0, 0)
     assert list(of_base.by_task) == [task for task, _ in ABLATION_TASKS]
-    assert of_base.by_task[ABLATION_TASKS[0][0]] == pytest.approx(normalised_area(base[0]))
+    assert of_base.by_task[ABLATION_TASKS[0][0]] == pytest.approx(
+        1.1
+    )  # seeds score 0, 1 and 2, and 0.2 more at the end
     assert (of_first.name, of_first.pairs) == (ABLATION[1][0], size)
-    changes = [normalised_area(new) - normalised_area(old) for new, old in zip(first, base, strict=True)]
-    assert of_first.difference == pytest.approx(np.mean(changes)) and of_first.difference > 0.2
-    assert of_first.error == pytest.approx(np.std(changes, ddof=1) / size**0.5)
+    assert of_first.difference == pytest.approx(0.2)
+    assert of_first.error == pytest.approx((0.1**2 * 2 / 3 * size / (size - 1)) ** 0.5 / size**0.5)
     assert set(of_first.agreed.values()) == {1}
     with pytest.raises(ValueError, match="results must hold the base of the sweep 'ablate'"):
         effects(first, described())
