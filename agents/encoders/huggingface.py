@@ -18,7 +18,7 @@ from textgym.language_models.key_values import append, empty_cache
 class KeyValueState(EncoderState):
     """Keys and values of every layer, which grow with the longest row.
 
-    Row ``b``'s token ``i`` is at slot ``i``; slots from ``lengths[b]`` on hold nothing of meaning.
+    Row ``b`` takes the last ``lengths[b]`` slots; those before them hold nothing of meaning.
 
     Attributes:
         lengths: Tokens that each row has consumed, (B,), int64.
@@ -128,4 +128,4 @@ _BIDIRECTIONAL = ("bert", "roberta", "distilbert", "xlm-roberta", "electra", "al
 
 def _with_slots(tensor: Tensor, slots: int) -> Tensor:
     missing = slots - tensor.shape[2]
-    return nn.functional.pad(tensor, (0, 0, 0, missing)) if missing else tensor
+    return nn.functional.pad(tensor, (0, 0, missing, 0)) if missing else tensor

@@ -204,7 +204,7 @@ def test_a_resumed_run_ends_with_the_same_bits(directory, tmp_path, objective):
         first.learn(320, SaveCheckpoints(tmp_path / "parts", stop=lambda: first.num_timesteps >= 160))
     _, saved = CheckpointFolder(tmp_path / "parts").load()
     assert len(saved["state"]["optimizer"]["param_groups"]) == 2
-    assert saved["state"]["acting"]["reader"]["adapted"]["cache"] is not None and first._n_updates > 0
+    assert saved["state"]["acting"]["reader"]["adapted"]["key_values"] is not None and first._n_updates > 0
     second.learn(320, SaveCheckpoints(tmp_path / "parts", resume=saved))
     (_, one), (path, two) = (CheckpointFolder(tmp_path / name).load() for name in ("whole", "parts"))
     assert whole._n_updates > 0 and differences(one["state"], two["state"]) == []

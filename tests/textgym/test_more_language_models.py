@@ -172,6 +172,19 @@ def test_rows_of_unequal_length_whatever_the_attention(directory, tmp_path, fami
     assert (model._cache is not None) == caches
 
 
+def test_a_state_from_before_the_cache_was_laid_out_anew_is_read_again(directory):
+    first, second = HuggingFaceLM(directory), HuggingFaceLM(directory)
+    tokens, lengths = np.random.default_rng(1).integers(40, size=(3, 20)), np.array([5, 2, 9])
+    first.log_probs(tokens, lengths)
+    state = first.get_state()
+    old = {"cache" if key == "key_values" else key: value for key, value in state.items()}
+    second.set_state(old)
+    assert second.log_probs(tokens, lengths + 1) == pytest.approx(first.log_probs(tokens, lengths + 1), abs=1e-5)
+    assert second.n_read == 6 + 3 + 10 + 3  # with BOS, and none was kept
+    second.set_state(state)
+    assert (second.log_probs(tokens, lengths + 1) == first.log_probs(tokens, lengths + 1)).all()
+
+
 def test_cache_reads_each_token_once(directory):
     model = HuggingFaceLM(directory)
     tokens = np.random.default_rng(1).integers(40, size=(3, 20))

@@ -123,13 +123,17 @@ class HuggingFaceLM:
 
     def get_state(self) -> dict[str, Any]:
         """What the next call of :meth:`log_probs` goes on from, as plain values and tensors."""
-        kept = {"rows": self._rows, "cache": self._cache, "last": self._last, "hidden": self.hidden}
+        kept = {"rows": self._rows, "key_values": self._cache, "last": self._last, "hidden": self.hidden}
         return kept | {"n_read": self.n_read}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a state that :meth:`get_state` gave, of the same model."""
+        if "key_values" not in state:  # of a version that laid the cache out otherwise: all is read anew
+            self.forget()
+            return
         self._rows, self.n_read = [list(row) for row in state["rows"]], state["n_read"]
-        self._cache = None if state["cache"] is None else tuple(tensor.to(self.device) for tensor in state["cache"])
+        cache = state["key_values"]
+        self._cache = None if cache is None else tuple(tensor.to(self.device) for tensor in cache)
         last, hidden = state["last"], state["hidden"]
         self._last = None if last is None else last.to(self.device)
         self.hidden = None if hidden is None else hidden.to(self.device)

@@ -1,6 +1,6 @@
 """Keys and values of a causal transformer for rows of unequal length, which go on where they stopped.
 
-Row ``b``'s token ``i`` is at slot ``i``, so nothing that is over stays in the cache.
+Every row ends in the last slot, so that rows which all grow by a token stay where the model has written them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def append(
 
     Args:
         model: A causal transformer.
-        past: What the rows have kept; it is not modified.
+        past: What the rows have kept, the last token of each in the last slot; it is not modified.
         lengths: Tokens of each row that ``past`` holds, (B,); 0 forgets a row.
         new: New tokens of each row, (B,).
         most_positions: Positions that the model has.
@@ -52,20 +52,21 @@ def append(
     used = past[0].shape[2]
     offsets, slots = (torch.arange(n, device=lengths.device) for n in (width, used))  # (P,), (T,)
     old = lengths.unsqueeze(1)  # (B, 1)
-    gap = used - old  # each row's text moves up to the new tokens: local attention counts slots, not positions
-    moved = past if not gap.any() else tuple(_rows_of(t, (slots - gap).clamp(min=0)) for t in past)
     output = model(
-        attention_mask=torch.cat([slots >= gap, offsets < new.unsqueeze(1)], dim=1).long(),  # (B, T + P)
+        attention_mask=torch.cat([slots >= used - old, offsets < new.unsqueeze(1)], dim=1).long(),  # (B, T + P)
         position_ids=(old + offsets).clamp(max=most_positions - 1),
-        past_key_values=DynamicCache(list(zip(moved[::2], moved[1::2], strict=True)) if used else None),
+        past_key_values=DynamicCache(list(zip(past[::2], past[1::2], strict=True)) if used else None),
         use_cache=True,
         **inputs,
     )
-    # The model wrote every row's new tokens from slot T on, behind its text; the gap before it goes.
-    target = torch.arange(int((lengths + new).max()), device=lengths.device)  # (T',)
-    source = (target + gap).clamp(max=used + width - 1)  # (B, T')
-    layers = output.past_key_values.layers
-    return output, tuple(_rows_of(tensor, source) for layer in layers for tensor in (layer.keys, layer.values))
+    written = [tensor for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)]
+    longest = int((lengths + new).max())
+    if longest == used + width and bool((new == width).all()):
+        return output, tuple(written)
+    # A row's text ends behind its own new tokens: it moves up to where the longest one ends.
+    ends = (used + new).unsqueeze(1)
+    source = (ends - longest + torch.arange(longest, device=lengths.device)).clamp(min=0)  # (B, T')
+    return output, tuple(_rows_of(tensor, source) for tensor in written)
 
 
 def _rows_of(tensor: Tensor, slots: Tensor) -> Tensor:
