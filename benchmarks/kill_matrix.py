@@ -1,7 +1,8 @@
 """Kill commands at every moment, run them again, and see whether the result is the one of a run that was left alone.
 
-``python -m benchmarks.kill_matrix`` kills ``textgym train``, ``tune`` and ``validate``, and a sweep of ``benchmarks``,
-with SIGKILL, their worker processes with them, at several shares of the time that they take, and prints a table.
+``python -m benchmarks.kill_matrix`` kills ``textgym train``, ``steer``, ``tune`` and ``validate``, and a sweep of
+``benchmarks``, with SIGKILL, their worker processes with them, at several shares of the time that they take, and prints
+a table.
 """
 
 from __future__ import annotations
@@ -75,10 +76,37 @@ def _train_on_text(folder: Path) -> list[str]:
     return [*_TEXTGYM, "train", *_AGENT.split(), *options]
 
 
-def _goes_on(start: Callable[[Path], list[str]]) -> Callable[[Path], list[str]]:
+def _steer(folder: Path) -> list[str]:
+    _write_language_model(folder / "language_model")
+    (folder / "prompts.txt").write_text("a day\na friend\nthe day\nmy friend\n")
+    options = ["--model", str(folder / "language_model"), "--prompts", str(folder / "prompts.txt")]
+    options += ["--reward", "benchmarks.steering_tasks:positive", "--dense", "--length", "8", "--n-envs", "8"]
+    options += ["--set", "learning_starts=64", "--set", "policy_kwargs.candidates=4", "--tokens", "1600"]
+    return [*_TEXTGYM, "steer", *options, "--checkpoint-seconds", "0.2", "--run-dir", str(folder / "run")]
+
+
+def _write_language_model(folder: Path) -> None:
+    """A Llama of a few thousand random weights, always the same ones, and its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = "a the my day friend good bad happy sad <eos>".split()
+    end = len(words) - 1
+    tokenizer = Tokenizer(models.WordLevel({word: token for token, word in enumerate(words)}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", bos_token="<eos>").save_pretrained(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(words), max_position_embeddings=64, eos_token_id=end, bos_token_id=end, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def _goes_on(start: Callable[[Path], list[str]], name: str = "train", *options: str) -> Callable[[Path], list[str]]:
     def again(folder: Path) -> list[str]:
         began = (folder / "run" / CONFIG).is_file()
-        return [*_TEXTGYM, "train", "--resume", str(folder / "run")] if began else start(folder)
+        return [*_TEXTGYM, name, "--resume", str(folder / "run"), *options] if began else start(folder)
 
     return again
 
@@ -142,6 +170,7 @@ def commands(model: Path) -> dict[str, Command]:
     made = (
         Command("train", _train, _goes_on(_train), _train_result),
         Command("train-from-text", _train_on_text, _goes_on(_train_on_text), _text_result),
+        Command("steer", _steer, _goes_on(_steer, "steer", "--trust"), _train_result),
         Command("tune", _tune, None, _tune_result),
         Command("benchmarks", _sweep, None, _sweep_result),
         Command("validate", _validate(model), None, _validate_result),

@@ -32,8 +32,6 @@ from textgym.rewards import RewardFunction
 app = typer.Typer(add_completion=False)
 Row = dict[str, Any]
 RESULTS = Path("results/steering.jsonl")
-PLAIN_SAMPLES, SAMPLES = 32, 4
-"""Texts for each held-out prompt: of the plain model, and of any other policy."""
 BEST_OF = (1, 2, 4, 8, 16)
 SEEDS = (0, 1, 2)
 TOKENS = 60_000
@@ -49,7 +47,8 @@ def main(
     ] = "*",
     tokens: Annotated[int, typer.Option(min=1, help="That each method may generate in training.")] = TOKENS,
     n_held_out: Annotated[int, typer.Option(min=1, help="Prompts to be sampled on.")] = 64,
-    plain_samples: Annotated[int, typer.Option(min=1, help="Plain texts for each of them.")] = PLAIN_SAMPLES,
+    plain_samples: Annotated[int, typer.Option(min=1, help="Plain texts for each of them.")] = 32,
+    samples: Annotated[int, typer.Option(min=2, help="Texts for each of them of any other policy.")] = 4,
 ) -> None:
     """Train every method on every reward with every seed, and sample what it learned on other prompts."""
     torch.set_num_threads(1)
@@ -76,22 +75,24 @@ def main(
         points, started, sampling = [], time.process_time(), 0.0
         for point, policy in METHODS[method](task):
             begun = time.process_time()
-            points.append({"point": point, **measured(policy, language_model, held_out, task.reward)})
-            points[-1]["tokens/s"] = round(len(held_out) * SAMPLES * LENGTH / (time.process_time() - begun), 1)
+            points.append({"point": point, **measured(policy, language_model, held_out, task.reward, samples)})
+            points[-1]["tokens/s"] = round(len(held_out) * samples * LENGTH / (time.process_time() - begun), 1)
             sampling += time.process_time() - begun
         seconds = round(time.process_time() - started - sampling, 1)
         append(out, {"cell": name, "tokens": tokens, "seconds": seconds, "points": points})
         print_table(name, points)
 
 
-def measured(policy: Policy, model: HuggingFaceLM, held_out: Sequence[str], reward: RewardFunction) -> Row:
+def measured(
+    policy: Policy, model: HuggingFaceLM, held_out: Sequence[str], reward: RewardFunction, samples: int
+) -> Row:
     """A point: mean reward of one sample and of the best of several, divergence, and the plain model's perplexity."""
-    drawn = sample(policy, model, [*held_out] * SAMPLES, LENGTH, EVALUATION_SEED + 1)
+    drawn = sample(policy, model, [*held_out] * samples, LENGTH, EVALUATION_SEED + 1)
     rewards = rewards_of(drawn, reward, len(held_out))
     return {
         "reward": float(rewards.mean()),
         "standard error": float(rewards.mean(axis=0).std(ddof=1) / math.sqrt(len(held_out))),
-        f"best of {SAMPLES}": best_of(rewards, SAMPLES),
+        f"best of {samples}": best_of(rewards, samples),
         "nats": float(drawn.nats.mean()),
         "perplexity": drawn.perplexity,
     }
