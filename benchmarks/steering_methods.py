@@ -159,6 +159,7 @@ def grpo(task: Task, learning_rate: float = 3e-4) -> Points:
             max_steps=steps,
             use_cpu=True,
             bf16=False,
+            gradient_checkpointing=False,  # there is room, and a model that checkpoints keeps no keys and values
             report_to=[],
             save_strategy="no",
             logging_strategy="no",
