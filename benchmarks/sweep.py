@@ -84,6 +84,11 @@ SPARSE: tuple[dict[str, Any], ...] = (
 decay. Everything was chosen on seeds from 20 on."""
 SPARSE_SEEDS = (*range(10, 20), *range(30, 40))
 """Nothing was chosen on the second ten; of the first, seed 11 had been seen to fail before more was explored."""
+SPARSE_TASKS = (
+    *("Copy", "Sort", "Brackets", "Arithmetic", "Json", "Sql", "Addition", "Spelling", "Recall", "Wordle"),
+    *("Keywords", "Hangman", "Passkey", "Summary"),
+)
+"""Whose other variants with a reward at the end alone are learned by the defaults, without a choice made on them."""
 
 
 SWEEPS: dict[str, tuple[Cell, ...]] = {
@@ -120,6 +125,11 @@ SWEEPS: dict[str, tuple[Cell, ...]] = {
         Cell("ours", "TextGen/Reverse-Sparse-v0", seed, agent_kwargs=arguments, budget_steps=300_000, evaluations=30)
         for seed in SPARSE_SEEDS
         for arguments in SPARSE
+    )
+    + tuple(
+        Cell("ours", f"TextGen/{task}-Sparse-v0", 50, agent_kwargs=arguments, budget_steps=300_000, evaluations=15)
+        for arguments in SPARSE[:2]
+        for task in SPARSE_TASKS
     ),
     # Does an autoencoder between the embedding and the Q-network help, alone or with its own loss beside the agent's?
     "autoencoder": tuple(

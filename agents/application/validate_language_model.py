@@ -88,7 +88,7 @@ def validate_language_model(
     env_id = checked_env_id(env_id)
     env = make_env(env_id, 1, seed, env_args or {})
     task = env.get_attr("task")[0]
-    model, tokenizer = load_language_model(Path(path), device)
+    model, tokenizer = model_and_tokenizer(Path(path), device)
     with reward_errors():
         try:
             chat, write = _writer(model, tokenizer, temperature)
@@ -179,7 +179,7 @@ def _completion(one: Conversation) -> str:
     return one.steps.task.decode(info["tokens"][start:])
 
 
-def load_language_model(folder: Path, device: str = "auto") -> tuple[Any, Any]:
+def model_and_tokenizer(folder: Path, device: str = "auto") -> tuple[Any, Any]:
     """A causal language model in evaluation mode, and its tokenizer; nothing is downloaded, no code of theirs runs.
 
     Args:
