@@ -75,7 +75,7 @@ class Transformer(AttentionEncoder):
     def _init_mimetic(self, embedding_std: float) -> None:
         """Start from weights whose products are identities (in the manner of arXiv:2305.09828).
 
-        Queries and keys are the same rotation of the stream, so a position attends to those with a token like its own.
+        Queries and keys are the same rotation of the stream, so a position attends to where its token stands.
         Values and outputs undo each other, so what it finds is added to the stream as it is; and what stood before a
         token has the embedding of that token, so what was found can be looked for by the next layer. Embeddings of
         tokens are orthogonal, as far as there is room, and those of positions a fifth as large as they.

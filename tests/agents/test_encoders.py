@@ -545,10 +545,10 @@ def test_mimetic_attention_finds_equal_tokens_and_copies_what_stood_before_them(
     identity = torch.eye(encoder.features_dim)
     torch.testing.assert_close(queries.T @ keys, identity, atol=1e-5, rtol=0)
     torch.testing.assert_close(block.to_out.weight @ values, identity, atol=1e-5, rtol=0)
-    # 7 follows 3, then others; the second 7 finds the first, and with it the 3.
+    # The second 7 finds the first one, and with it the 3, and what followed it.
     normed = block.attention_norm(encoder.embed_prefixes(torch.tensor([[3, 7, 1, 4, 2, 5, 7]])))[0]
     weights = ((normed @ queries.T) @ (normed @ keys.T).T / encoder.head_dim**0.5)[-1, :-1].softmax(dim=0)
-    assert weights.argmax() == 1 and weights[1] > 0.5
+    assert set(weights.topk(2).indices.tolist()) == {1, 2} and weights[1:3].sum() > 0.7
     found = block.to_out.weight @ values @ normed[1]
     similar = encoder.token_embedding.weight @ found
     assert set(similar.topk(2).indices.tolist()) == {3, 7}
