@@ -12,6 +12,8 @@ from agents.encoders.attention import AttentionEncoder
 from agents.encoders.base import EncoderState, features_at, require_positive, take_positions, visible_at
 from agents.encoders.cache import CacheState
 
+_POSITION_SHARE = 0.2  # with `mimetic`, of position embeddings: as large as those of tokens, they drown equality
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: (layer, q, k, v) to values, all (B, H, L, E)."""
 
@@ -35,6 +37,8 @@ class Transformer(AttentionEncoder):
         feedforward_mult: Width of the hidden feed-forward layer, in multiples of ``features_dim`` (≥ 1).
         embedding_std: Standard deviation of the initial token and position embeddings (> 0).
         n_gram: Tokens whose embeddings a position adds up (≥ 1), see :class:`AttentionEncoder`.
+        mimetic: Whether attention looks for equal tokens from the start and copies what it finds, see
+            :meth:`_init_mimetic`: a layer then looks up one step of a chain before anything has been learned.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -56,11 +60,39 @@ class Transformer(AttentionEncoder):
         feedforward_mult: int = 4,
         embedding_std: float = 0.5,
         n_gram: int = 1,
+        mimetic: bool = False,
     ) -> None:
         super().__init__(vocab_size, context_length, pad_id, features_dim, n_heads, embedding_std, n_gram)
         require_positive(n_layers=n_layers, feedforward_mult=feedforward_mult)
+        if not isinstance(mimetic, bool):
+            raise ValueError(f"mimetic must be True or False, got {mimetic!r}")
         self.blocks = nn.ModuleList(Block(features_dim, feedforward_mult) for _ in range(n_layers))
         self.norm = nn.LayerNorm(features_dim)
+        if mimetic:
+            self._init_mimetic(embedding_std)
+
+    @torch.no_grad()
+    def _init_mimetic(self, embedding_std: float) -> None:
+        """Start from weights whose products are identities (in the manner of arXiv:2305.09828).
+
+        Queries and keys are the same rotation of the stream, so a position attends to where its token stands.
+        Values and outputs undo each other, so what it finds is added to the stream as it is; and what stood before a
+        token has the embedding of that token, so what was found can be looked for by the next layer. Embeddings of
+        tokens are orthogonal, as far as there is room, and those of positions a fifth as large as they.
+        """
+        embedding = self.token_embedding.weight
+        nn.init.orthogonal_(embedding, gain=embedding_std * max(embedding.shape) ** 0.5)
+        self.position_embedding.weight.mul_(_POSITION_SHARE)
+        for table in self.previous_embeddings:
+            assert isinstance(table, nn.Embedding)
+            table.weight.copy_(embedding)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            queries, keys, values = block.to_qkv.weight.chunk(3)
+            nn.init.orthogonal_(queries)
+            keys.copy_(queries)
+            nn.init.orthogonal_(values)
+            block.to_out.weight.copy_(values.T)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the features of every prefix; see :meth:`CausalEncoder.forward`."""

@@ -32,6 +32,7 @@ ENCODERS: dict[str, Callable[..., CausalEncoder]] = {
     "performer-3-gram": partial(Performer, n_gram=3),
     "transformer": Transformer,
     "transformer-3-gram": partial(Transformer, n_gram=3),
+    "transformer-mimetic": partial(Transformer, n_gram=2, mimetic=True),
     "gru": GRU,
 }
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
@@ -359,6 +360,7 @@ def test_constructor_errors(name: str, kwargs: dict[str, Any], message: str) -> 
         ("performer-softmax", {"feature_map": "exp"}, r"feature_map must be one of \('softmax', .*\), got 'exp'"),
         ("transformer", {"features_dim": 30}, "features_dim must be a multiple of n_heads = 4, got 30"),
         ("transformer", {"feedforward_mult": 0}, "feedforward_mult must be at least 1, got 0"),
+        ("transformer", {"mimetic": "yes"}, "mimetic must be True or False, got 'yes'"),
     ],
 )
 def test_constructor_errors_of_one_encoder(name: str, kwargs: dict[str, Any], message: str) -> None:
@@ -533,6 +535,23 @@ def test_one_layer_looks_up_what_followed_only_with_n_grams() -> None:
         return float((logits.argmax(dim=1) == values.gather(1, asked)[:, 0]).float().mean())
 
     assert accuracy(2) >= 0.9 > 0.6 >= accuracy(1)
+
+
+def test_mimetic_attention_finds_equal_tokens_and_copies_what_stood_before_them() -> None:
+    encoder = make("transformer-mimetic", n_layers=1, n_heads=1)
+    assert isinstance(encoder, Transformer)
+    (block,) = encoder.blocks
+    queries, keys, values = block.to_qkv.weight.chunk(3)
+    identity = torch.eye(encoder.features_dim)
+    torch.testing.assert_close(queries.T @ keys, identity, atol=1e-5, rtol=0)
+    torch.testing.assert_close(block.to_out.weight @ values, identity, atol=1e-5, rtol=0)
+    # The second 7 finds the first one, and with it the 3, and what followed it.
+    normed = block.attention_norm(encoder.embed_prefixes(torch.tensor([[3, 7, 1, 4, 2, 5, 7]])))[0]
+    weights = ((normed @ queries.T) @ (normed @ keys.T).T / encoder.head_dim**0.5)[-1, :-1].softmax(dim=0)
+    assert set(weights.topk(2).indices.tolist()) == {1, 2} and weights[1:3].sum() > 0.7
+    found = block.to_out.weight @ values @ normed[1]
+    similar = encoder.token_embedding.weight @ found
+    assert set(similar.topk(2).indices.tolist()) == {3, 7}
 
 
 def test_state_of_n_grams_can_be_reset_and_moved() -> None:
