@@ -166,8 +166,8 @@ def run(
         policy_kwargs = {**extractor, "net_arch": []}
         model = algorithm("MlpPolicy", env, seed=seed, device="cpu", policy_kwargs=policy_kwargs, **PPO_ARGUMENTS)
     else:
-        room = {"buffer_size": DEMONSTRATIONS * path_length}
-        model = DoubleDQN("TransformerPolicy", env, seed=seed, device="cpu", policy_kwargs=encoder, **room, **OURS)
+        own: dict[str, Any] = {**OURS, "buffer_size": DEMONSTRATIONS * path_length}
+        model = DoubleDQN("TransformerPolicy", env, seed=seed, device="cpu", policy_kwargs=encoder, **own)
     texts = demonstrations(TASK, DEMONSTRATIONS, seed=seed, **task) if agent == "cloning" else None
 
     def success_rate() -> float:
