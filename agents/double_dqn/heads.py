@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+EMBEDDING_SHARE = 0.3
+"""Of the embeddings that a head may start from: what counts as found is rated high at once, and not as certain."""
+
 
 class QHead(nn.Module):
     """Linear Q-values, optionally dueling: Q(s, a) = V(s) + A(s, a) − mean over a′ of A(s, a′) (arXiv:1511.06581).
@@ -65,6 +68,12 @@ class QHead(nn.Module):
                 nn.init.zeros_(layer.bias)
         if self.value_range is not None:
             nn.init.constant_((self.value or self.advantage).bias, _initial_logit(*self.value_range))
+
+    @torch.no_grad()
+    def start_from(self, embeddings: Tensor) -> None:
+        """Rate a token at first by how much of its embedding the features hold; embeddings ``(≥ V, D)``."""
+        rows = EMBEDDING_SHARE * embeddings[: self.n_actions]
+        self.advantage.weight.add_(rows.repeat(self.n_ensemble, 1))
 
     def to_values(self, logits: Tensor) -> Tensor:
         """Values of any shape from what the linear layers gave."""

@@ -38,7 +38,8 @@ class Transformer(AttentionEncoder):
         embedding_std: Standard deviation of the initial token and position embeddings (> 0).
         n_gram: Tokens whose embeddings a position adds up (≥ 1), see :class:`AttentionEncoder`.
         mimetic: Whether attention looks for equal tokens from the start and copies what it finds, see
-            :meth:`_init_mimetic`: a layer then looks up one step of a chain before anything has been learned.
+            :meth:`_init_mimetic`: a layer then looks up one step of a chain before anything has been learned. A
+            Q-network on top starts by rating the tokens that have been found.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -66,6 +67,7 @@ class Transformer(AttentionEncoder):
         require_positive(n_layers=n_layers, feedforward_mult=feedforward_mult)
         if not isinstance(mimetic, bool):
             raise ValueError(f"mimetic must be True or False, got {mimetic!r}")
+        self.mimetic = mimetic
         self.blocks = nn.ModuleList(Block(features_dim, feedforward_mult) for _ in range(n_layers))
         self.norm = nn.LayerNorm(features_dim)
         if mimetic:

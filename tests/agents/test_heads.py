@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from agents import DoubleDQN
 from agents.double_dqn.heads import QHead
 
 D, V = 8, 11
@@ -110,3 +111,23 @@ def test_reading_one_action_reaches_only_its_weights_where_nothing_else_matters(
 def test_the_size_of_the_ensemble_is_checked() -> None:
     with pytest.raises(ValueError, match="n_ensemble must be at least 1, got 0"):
         QHead(D, V, n_ensemble=0)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_head_that_starts_from_embeddings_rates_what_the_features_hold(k: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head, embeddings = QHead(16, 5, n_ensemble=k), torch.nn.init.orthogonal_(torch.empty(7, 16))
+    head.start_from(embeddings)
+    values = head.ensemble(embeddings[:5])  # (5, K, V)
+    assert (values.argmax(dim=-1) == torch.arange(5)[:, None]).all()
+    assert k == 1 or (values[:, 0] != values[:, 1]).all()
+
+
+def test_the_head_of_a_mimetic_encoder_starts_so_in_both_networks() -> None:
+    for mimetic in (False, True):
+        model = DoubleDQN("TransformerPolicy", "TextGen/StarGraph-Easy-v0", policy_kwargs={"mimetic": mimetic}, seed=0)
+        for network in (model.policy.q_net, model.policy.q_net_target):
+            embeddings = network.encoder.token_embedding.weight[: network.head.n_actions]
+            started = (network.head.advantage.weight - 0.3 * embeddings).abs().max() < 0.1
+            assert started == mimetic
