@@ -198,7 +198,13 @@ def _policy_kwargs(features: str) -> dict[str, Any]:
     return {"features_extractor_class": EmbeddingExtractor, "net_arch": [128, 128]}
 
 
-_PPO: dict[str, Any] = {"n_steps": 64, "batch_size": 256, "n_epochs": 4, "learning_rate": 5e-4, "ent_coef": 0.01}
+PPO_ARGUMENTS: dict[str, Any] = {
+    "n_steps": 64,
+    "batch_size": 256,
+    "n_epochs": 4,
+    "learning_rate": 5e-4,
+    "ent_coef": 0.01,
+}
 _A2C: dict[str, Any] = {"n_steps": 8, "learning_rate": 7e-4, "ent_coef": 0.01}
 _DQN: dict[str, Any] = {
     "learning_rate": 5e-4,
@@ -247,10 +253,10 @@ AGENTS: dict[str, Callable[[Cell], BaseAlgorithm]] = {
     "ours-transitions": _transitions("performer"),
     "ours-mlp": _transitions("mlp"),
     "ours-compressed": _compressed,
-    "ppo-performer": _baseline(PPO, "performer", _PPO),
-    "ppo-mlp": _baseline(PPO, "mlp", _PPO),
-    "maskable-ppo-mlp": _baseline(MaskablePPO, "mlp", _PPO),
-    "recurrent-ppo-mlp": _baseline(RecurrentPPO, "mlp", _PPO, "MlpLstmPolicy", lstm_hidden_size=64),
+    "ppo-performer": _baseline(PPO, "performer", PPO_ARGUMENTS),
+    "ppo-mlp": _baseline(PPO, "mlp", PPO_ARGUMENTS),
+    "maskable-ppo-mlp": _baseline(MaskablePPO, "mlp", PPO_ARGUMENTS),
+    "recurrent-ppo-mlp": _baseline(RecurrentPPO, "mlp", PPO_ARGUMENTS, "MlpLstmPolicy", lstm_hidden_size=64),
     "a2c-performer": _baseline(A2C, "performer", _A2C),
     "a2c-mlp": _baseline(A2C, "mlp", _A2C),
     "dqn-performer": _baseline(DQN, "performer", _DQN),

@@ -25,14 +25,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents import DoubleDQN, TransformerExtractor, learn_from_text, make_vec_env, validate
 from agents.saving.files import versions
 from agents.saving.json_lines import append
-from benchmarks.baselines import UNLIMITED_STEPS
+from benchmarks.baselines import PPO_ARGUMENTS, UNLIMITED_STEPS
+from benchmarks.run import EVALUATION_SEED
 from textgym import demonstrations
 
 TASK = "TextGen/StarGraph-v0"
 DEFAULT_OUTPUT = Path("results/star_graph.jsonl")
 AGENTS = ("ours", "cloning", "ppo")
 EVALUATION_EPISODES = 1_024
-EVALUATION_SEED = 1_000_000
 EVALUATIONS = 8
 N_ENVS = 64
 DEMONSTRATIONS = 60_000
@@ -57,20 +57,11 @@ OURS: dict[str, Any] = {
     "exploration_final_eps": 0.5,
 }
 """Arguments of ours; cloning has the learning rate and the batch size, too."""
-PPO_ARGUMENTS: dict[str, Any] = {
-    "n_steps": 64,
-    "batch_size": 256,
-    "n_epochs": 4,
-    "learning_rate": 5e-4,
-    "ent_coef": 0.01,
-}
-"""As in :mod:`benchmarks.baselines`."""
 
 
 def encoder_arguments(path_length: int, mimetic: bool) -> dict[str, Any]:
-    """A layer for each edge of a path, one of which reads what the others found."""
-    layers = path_length
-    shape = {"n_layers": layers, "n_heads": 1, "feedforward_mult": 2, "n_gram": 2}
+    """A layer for each edge of a path, and one that reads what the others found."""
+    shape = {"n_layers": path_length, "n_heads": 1, "feedforward_mult": 2, "n_gram": 2}
     return {"features_dim": 64, "mimetic": mimetic, **shape}
 
 

@@ -88,7 +88,7 @@ SPARSE_TASKS = (
     *("Copy", "Sort", "Brackets", "Arithmetic", "Json", "Sql", "Addition", "Spelling", "Recall", "Wordle"),
     *("Keywords", "Hangman", "Passkey", "Summary"),
 )
-"""Whose other variants with a reward at the end alone are learned by the defaults, without a choice made on them."""
+"""The others with a reward at the end alone, each with one seed; nothing was chosen on them."""
 
 
 SWEEPS: dict[str, tuple[Cell, ...]] = {

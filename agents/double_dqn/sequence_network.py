@@ -17,7 +17,6 @@ from torch import Tensor
 from agents.double_dqn.heads import QHead
 from agents.double_dqn.step_reader import MOST_TOKENS, NO_TOKEN, StepReader
 from agents.encoders.base import CausalEncoder, EncoderState
-from agents.encoders.transformer import Transformer
 from agents.replay.transfer import to_device
 from textgym.spaces import sequence_lengths
 
@@ -75,8 +74,8 @@ class SequenceQNetwork(BasePolicy):
             )
         self.features_dim = features_dim
         self.head = QHead(features_dim, int(action_space.n), dueling, n_ensemble, value_range)
-        if isinstance(self.encoder, Transformer) and self.encoder.mimetic:
-            self.head.start_from(self.encoder.token_embedding.weight)
+        if self.encoder.token_directions is not None:
+            self.head.start_from(self.encoder.token_directions)
         self.step_reader: StepReader | None = None  # on a GPU, from the first token on
 
     @property

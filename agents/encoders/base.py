@@ -93,6 +93,11 @@ class CausalEncoder(nn.Module, ABC):
 
     capturable: ClassVar[bool] = False
 
+    @property
+    def token_directions(self) -> Tensor | None:
+        """What a token looks like in the features before anything is learned, (V, D); None where that is not known."""
+        return None
+
     def __init__(self, vocab_size: int, context_length: int, pad_id: int, features_dim: int) -> None:
         super().__init__()
         require_positive(vocab_size=vocab_size, context_length=context_length, features_dim=features_dim)

@@ -73,6 +73,11 @@ class Transformer(AttentionEncoder):
         if mimetic:
             self._init_mimetic(embedding_std)
 
+    @property
+    def token_directions(self) -> Tensor | None:
+        """The embeddings, if attention copies them as they are; see :attr:`CausalEncoder.token_directions`."""
+        return self.token_embedding.weight if self.mimetic else None
+
     @torch.no_grad()
     def _init_mimetic(self, embedding_std: float) -> None:
         """Start from weights whose products are identities (in the manner of arXiv:2305.09828).
