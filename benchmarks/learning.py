@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from agents import make_vec_env, validate
 from agents.saving.results import Result
 from benchmarks.baselines import default_steps, make_agent, n_updates
 from benchmarks.cells import Cell
+from benchmarks.clock import TrainingClock, let_schedules_follow
 from benchmarks.run import EVALUATION_SEED
 
 FIRST_MILESTONE = 2_000
@@ -34,8 +34,7 @@ def evaluate(model: BaseAlgorithm, cell: Cell) -> float:
 class LearningCurve(BaseCallback):
     """Evaluates as the budget is used up, and stops the training when its seconds are over.
 
-    Seconds are those of the processor: on one thread they are those of a clock on a machine that does nothing else, and
-    a machine that is shared takes none of them away.
+    Seconds are those of :class:`benchmarks.clock.TrainingClock`.
 
     Where the budget is seconds alone, nobody knows the number of steps, so schedules of off-policy agents (exploration,
     the exponent of prioritized replay) follow the clock: SB3 measures them against the total that is estimated here.
@@ -48,39 +47,34 @@ class LearningCurve(BaseCallback):
 
     Attributes:
         points: ``[environment steps, processor seconds of training, mean return]`` of each evaluation.
-        evaluation_seconds: Processor time spent on evaluations; it is not in the seconds of training.
+        clock: Counts the seconds of training; it stands still in evaluations.
     """
 
     def __init__(self, cell: Cell, steps: int) -> None:
         super().__init__()
         self.cell, self.steps = cell, steps
         self.points: list[tuple[int, float, float]] = []
-        self.evaluation_seconds = 0.0
-        self._started = 0.0
+        self.clock = TrainingClock()
         self._due = 1
         seconds_alone = cell.budget_steps is None and cell.budget_seconds is not None
         self._milestone = FIRST_MILESTONE if seconds_alone else steps
 
-    def seconds(self) -> float:
-        """Seconds of training so far."""
-        return time.process_time() - self._started - self.evaluation_seconds
-
     def record(self) -> None:
         """Evaluate now."""
-        seconds, started = self.seconds(), time.process_time()
-        self.points.append((self.model.num_timesteps, seconds, evaluate(self.model, self.cell)))
-        self.evaluation_seconds += time.process_time() - started
+        seconds = self.clock.seconds()
+        with self.clock.stopped():
+            self.points.append((self.model.num_timesteps, seconds, evaluate(self.model, self.cell)))
 
     def _on_training_start(self) -> None:
-        self._started = time.process_time()
+        self.clock = TrainingClock()
         self.record()
 
     def _on_step(self) -> bool:
         limit = self.cell.budget_seconds
-        time_share = 0.0 if limit is None else self.seconds() / limit
+        time_share = 0.0 if limit is None else self.clock.seconds() / limit
         share = max(time_share, self.num_timesteps / self.steps)
-        if self.cell.budget_steps is None and limit is not None and time_share > 0:
-            self.model._total_timesteps = max(1, round(self.num_timesteps / time_share))
+        if self.cell.budget_steps is None:
+            let_schedules_follow(self.model, time_share)
         due, passed = share * self.cell.evaluations >= self._due, self.num_timesteps >= self._milestone
         if share < 1 and (due or passed):
             self._due += due
@@ -116,7 +110,7 @@ def run_cell(cell: Cell) -> Result:
         "env_steps": final_steps,
         "updates": n_updates(model),
         "seconds": seconds,
-        "evaluation_seconds": curve.evaluation_seconds,
+        "evaluation_seconds": curve.clock.stopped_seconds,
         "curve": [list(point) for point in curve.points],
         "started": started,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

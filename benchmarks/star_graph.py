@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from agents import DoubleDQN, TransformerExtractor, learn_from_text, make_vec_en
 from agents.saving.files import versions
 from agents.saving.json_lines import append
 from benchmarks.baselines import PPO_ARGUMENTS, UNLIMITED_STEPS
+from benchmarks.clock import TrainingClock, let_schedules_follow
 from benchmarks.run import EVALUATION_SEED
 from textgym import demonstrations
 
@@ -65,53 +65,40 @@ def encoder_arguments(path_length: int, mimetic: bool) -> dict[str, Any]:
     return {"features_dim": 64, "mimetic": mimetic, **shape}
 
 
-class Clock:
-    """Processor seconds of training, without those of the evaluations, and a curve that grows with them.
+class SuccessRates(BaseCallback):
+    """Evaluates as the seconds of training go by, and ends the training when they are over.
 
     Args:
-        budget: Seconds of training.
-        score: Evaluates the agent.
+        budget: Processor seconds of training.
+        success_rate: Evaluates the agent.
+
+    Attributes:
+        curve: Seconds and success rate of each evaluation.
     """
 
-    def __init__(self, budget: float, score: Callable[[], float]) -> None:
-        self.budget, self.score = budget, score
-        self.curve: list[tuple[float, float]] = []  # seconds, success rate
-        self._excluded, self._started = 0.0, time.process_time()
-
-    def seconds(self) -> float:
-        """Seconds of training so far."""
-        return time.process_time() - self._started - self._excluded
+    def __init__(self, budget: float, success_rate: Callable[[], float]) -> None:
+        super().__init__()
+        self.budget, self.success_rate = budget, success_rate
+        self.curve: list[tuple[float, float]] = []
+        self.clock = TrainingClock()
 
     def record(self) -> None:
         """Evaluate now."""
-        seconds, started = self.seconds(), time.process_time()
-        self.curve.append((round(seconds, 1), self.score()))
-        self._excluded += time.process_time() - started
+        seconds = round(self.clock.seconds(), 1)
+        with self.clock.stopped():
+            self.curve.append((seconds, self.success_rate()))
 
-    def goes_on(self) -> bool:
-        """Evaluate if it is time to; whether there is time left."""
-        share = self.seconds() / self.budget
+    def share(self) -> float:
+        """Evaluate if it is time to; the share of the seconds that is used."""
+        share = self.clock.seconds() / self.budget
         if share < 1 and share * EVALUATIONS >= len(self.curve) + 1:
             self.record()
-        return share < 1
-
-
-class StopInTime(BaseCallback):
-    """Ends the training when the clock says so, and lets schedules follow it.
-
-    Args:
-        clock: The clock.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self.clock = clock
+        return share
 
     def _on_step(self) -> bool:
-        goes_on = self.clock.goes_on()
-        share = self.clock.seconds() / self.clock.budget
-        self.model._total_timesteps = max(1, round(self.num_timesteps / max(share, 1e-6)))
-        return goes_on
+        share = self.share()
+        let_schedules_follow(self.model, share)
+        return share < 1
 
 
 def run(
@@ -165,17 +152,17 @@ def run(
         returns = validate.evaluate(model, unseen, EVALUATION_EPISODES, seed=EVALUATION_SEED).returns
         return float(returns.mean())
 
-    clock = Clock(seconds, success_rate)
+    rates = SuccessRates(seconds, success_rate)
     if agent == "cloning":
         assert isinstance(model, DoubleDQN)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that logits are no values, which nobody takes them for here
             learn_from_text(
-                model, texts, objective="bc", steps=UNLIMITED_STEPS, callback=lambda _progress: clock.goes_on()
+                model, texts, objective="bc", steps=UNLIMITED_STEPS, callback=lambda _progress: rates.share() < 1
             )
     else:
-        model.learn(UNLIMITED_STEPS, callback=StopInTime(clock))
-    clock.record()
+        model.learn(UNLIMITED_STEPS, callback=rates)
+    rates.record()
     env.close()
     unseen.close()
     start = "mimetic" if mimetic else "plain"
@@ -186,12 +173,12 @@ def run(
         "mimetic": mimetic,
         "seed": seed,
         "budget_seconds": seconds,
-        "seconds": clock.curve[-1][0],
+        "seconds": rates.curve[-1][0],
         "steps": model.num_timesteps,
         "texts": DEMONSTRATIONS if agent == "cloning" else model.num_timesteps // path_length,
-        "success_rate": clock.curve[-1][1],
+        "success_rate": rates.curve[-1][1],
         "episodes": EVALUATION_EPISODES,
-        "curve": clock.curve,
+        "curve": rates.curve,
         "threads": torch.get_num_threads(),
         "machine": platform.platform(),
         "versions": versions(),

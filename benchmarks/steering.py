@@ -9,7 +9,6 @@ already is not measured again. One thread; seconds are those of the processor.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from agents.pruning.language_model import load_language_model
 from agents.saving.json_lines import append, read
+from benchmarks.clock import TrainingClock
 from benchmarks.comparison import print_table
 from benchmarks.steering_methods import LENGTH, METHODS, Task
 from benchmarks.steering_policies import Plain, Policy, Samples, sample
@@ -72,13 +72,14 @@ def main(
     for name in wanted:
         method, reward, seed = name.split("_")
         task = Task(language_model, REWARDS[reward], training, tokens, int(seed.removeprefix("seed")))
-        points, started, sampling = [], time.process_time(), 0.0
+        points, training_clock = [], TrainingClock()
         for point, policy in METHODS[method](task):
-            begun = time.process_time()
-            points.append({"point": point, **measured(policy, language_model, held_out, task.reward, samples)})
-            points[-1]["tokens/s"] = round(len(held_out) * samples * LENGTH / (time.process_time() - begun), 1)
-            sampling += time.process_time() - begun
-        seconds = round(time.process_time() - started - sampling, 1)
+            before = training_clock.stopped_seconds
+            with training_clock.stopped():
+                points.append({"point": point, **measured(policy, language_model, held_out, task.reward, samples)})
+            sampling = training_clock.stopped_seconds - before
+            points[-1]["tokens/s"] = round(len(held_out) * samples * LENGTH / sampling, 1)
+        seconds = round(training_clock.seconds(), 1)
         append(out, {"cell": name, "tokens": tokens, "seconds": seconds, "points": points})
         print_table(name, points)
 
