@@ -39,7 +39,7 @@ def offer(best, returns):
 
 class TestTheRule:
     @pytest.mark.parametrize(
-        ("n_successes", "value", "rare"), [(0, 1.0, True), (4, 1.0, True), (5, 1.0, False), (4, -2.0, False)]
+        ("n_successes", "value", "rare"), [(0, 1.0, True), (19, 1.0, True), (20, 1.0, False), (19, -2.0, False)]
     )
     def test_a_better_return_is_rare_among_the_first_thousand(self, n_successes, value, rare):
         best = BestEpisodes(max_steps=100)
@@ -66,11 +66,11 @@ class TestTheRule:
         offer(other, [1.0])
         assert other.rare is False  # 0 and 0.5 are remembered
         undecided = BestEpisodes(max_steps=100)
-        offer(undecided, [0.0] * 600 + [1.0] * 4)
+        offer(undecided, [0.0] * 600 + [1.0] * 19)
         other.set_state(undecided.get_state())
         assert other.rare is None
-        offer(other, [1.0] + [0.0] * 395)
-        assert other.rare is False  # five
+        offer(other, [1.0] + [0.0] * 380)
+        assert other.rare is False  # twenty
         old = {name: value for name, value in best.get_state().items() if name not in ("rare", "values", "counts")}
         other.set_state(old)
         assert other.rare is False
