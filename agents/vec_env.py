@@ -225,3 +225,8 @@ def masks_shown_with(observations: Any) -> NDArray[np.bool_] | None:
     """
     env = next((env for env in _ENVIRONMENTS if env._shown is observations), None)
     return None if env is None else action_masks(env)
+
+
+def is_deterministic(env: VecEnv) -> bool:
+    """Whether an episode's tokens determine its rewards, as far as anybody knows: not where a task hides a secret."""
+    return not env.has_attr("task") or all(task.deterministic for task in env.get_attr("task"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from stable_baselines3.common.vec_env import VecEnv
+
 from agents.double_dqn.base import LearningAgent
 from agents.exploration import ContextUCB, Exploration, OddsMatching
 from agents.replay.episodes import EpisodeReplayBuffer
+from agents.vec_env import is_deterministic
 
 SHARE = 0.8
 """Of each batch, drawn uniformly from the best episodes."""
@@ -27,7 +30,8 @@ class SelfImitation:
     * actions are drawn in proportion to the odds of their values, on whatever scale these are, in place of UCB.
 
     The returns say whether success is rare: see :class:`agents.replay.best_episodes.BestEpisodes`. Where it is not,
-    nothing changes. Nor does it with several learners, whose replays may disagree; and remote actors explore as ever.
+    nothing changes. Nor does it where a task hides a secret, as what succeeded once need not be right again, or with
+    several learners, whose replays may disagree; and remote actors explore as ever.
 
     Args:
         model: The agent.
@@ -35,6 +39,8 @@ class SelfImitation:
 
     def __init__(self, model: LearningAgent) -> None:
         self.model = model
+        self._env: VecEnv | None = None
+        self._deterministic = True  # as far as anybody knows, without an environment
 
     @property
     def active(self) -> bool:
@@ -46,7 +52,14 @@ class SelfImitation:
             and model.learners is None
             and isinstance(model.replay_buffer, EpisodeReplayBuffer)
             and model.replay_buffer.success_is_rare
+            and self._success_repeats()
         )
+
+    def _success_repeats(self) -> bool:
+        if self.model.env is not self._env:
+            self._env = self.model.env
+            self._deterministic = self._env is None or is_deterministic(self._env)
+        return self._deterministic
 
     @property
     def explorer(self) -> Exploration:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.vec_env import VecEnv
 
 from agents.double_dqn.base import LearningAgent
 from agents.double_dqn.defaults import default_batch_size
@@ -22,6 +21,7 @@ from agents.double_dqn.sequence_network import ActingState
 from agents.exploration import context_keys
 from agents.replay.episodes import EpisodeBatch, EpisodeReplayBuffer, sequence_priorities
 from agents.replay.transfer import to_device
+from agents.vec_env import is_deterministic
 from textgym import TokenSequence
 
 # For returns in [0, 1]. With 0.02 a success that is rare stays so for long; 0.3 costs where many words are to be tried.
@@ -74,7 +74,7 @@ class SequencePath(LearningPath):
             raise ValueError(f"optimize_memory_usage must be False for {model.policy_name}: tokens are stored once")
         if model._vec_normalize_env is not None and model._vec_normalize_env.norm_obs:
             raise ValueError(f"VecNormalize must have norm_obs=False for {model.policy_name}: tokens are no quantities")
-        if model.lower_bound and model.env is not None and not _is_deterministic(model.env):
+        if model.lower_bound and model.env is not None and not is_deterministic(model.env):
             raise ValueError("lower_bound=True needs rewards that the observation determines; this task hides a secret")
         if model.best_share and not model.keep_best:
             raise ValueError(f"best_share needs keep_best=True, got best_share={model.best_share}")
@@ -260,7 +260,3 @@ def _return_range(model: LearningAgent) -> tuple[float, float] | None:
     low, high = getattr(env.get_attr("task")[0], "reward_range", (-np.inf, np.inf))
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     return (low, high) if np.isfinite([low, high]).all() and low < high else None
-
-
-def _is_deterministic(env: VecEnv) -> bool:
-    return not env.has_attr("task") or all(task.deterministic for task in env.get_attr("task"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agents.replay.episode_store import FinishedEpisodes
 
-RARE_SHARE = 1 / 50
+RARE_SHARE = 1 / 10
 """Success is rare if it is a smaller share than that of the first :data:`RARE_EPISODES`."""
 RARE_EPISODES = 1_000
 

@@ -14,6 +14,7 @@ from agents.saving.checkpoint import SaveCheckpoints, get_state
 from agents.saving.checkpoint_folder import CheckpointFolder, TrainingInterrupted
 from agents.saving.state_file import differences
 from tests.agents.test_best_episodes import add, buffer, finished
+from textgym.tasks.reverse import Reverse
 
 REVERSE = "TextGen/Reverse-v0"
 SPARSE = {"length": 2, "vocab_size": 3, "dense": False}
@@ -39,7 +40,7 @@ def offer(best, returns):
 
 class TestTheRule:
     @pytest.mark.parametrize(
-        ("n_successes", "value", "rare"), [(0, 1.0, True), (19, 1.0, True), (20, 1.0, False), (19, -2.0, False)]
+        ("n_successes", "value", "rare"), [(0, 1.0, True), (99, 1.0, True), (100, 1.0, False), (99, -2.0, False)]
     )
     def test_a_better_return_is_rare_among_the_first_thousand(self, n_successes, value, rare):
         best = BestEpisodes(max_steps=100)
@@ -66,11 +67,11 @@ class TestTheRule:
         offer(other, [1.0])
         assert other.rare is False  # 0 and 0.5 are remembered
         undecided = BestEpisodes(max_steps=100)
-        offer(undecided, [0.0] * 600 + [1.0] * 19)
+        offer(undecided, [0.0] * 600 + [1.0] * 99)
         other.set_state(undecided.get_state())
         assert other.rare is None
-        offer(other, [1.0] + [0.0] * 380)
-        assert other.rare is False  # twenty
+        offer(other, [1.0] + [0.0] * 300)
+        assert other.rare is False  # a hundred
         old = {name: value for name, value in best.get_state().items() if name not in ("rare", "values", "counts")}
         other.set_state(old)
         assert other.rare is False
@@ -133,7 +134,7 @@ class TestOddsMatching:
 class TestTheAgent:
     def test_where_success_is_not_rare_nothing_changes(self):
         models = [
-            make_model(env_kwargs={"length": 2, "vocab_size": 3}, self_imitation=flag).learn(4_000)
+            make_model(env_kwargs={"length": 2, "vocab_size": 2}, self_imitation=flag).learn(4_000)
             for flag in (True, False)
         ]
         assert models[0].replay_buffer._store.end_id > best_episodes.RARE_EPISODES
@@ -162,6 +163,11 @@ class TestTheAgent:
     def test_not_without(self, soon, options):
         model = make_model(**options).learn(STEPS)
         assert not model._path.imitation.active and model.policy.optimizer.param_groups[0]["weight_decay"] == 0.0
+
+    def test_not_where_a_task_hides_a_secret(self, soon, monkeypatch):
+        monkeypatch.setattr(Reverse, "deterministic", False)
+        model = make_model().learn(STEPS)
+        assert model.replay_buffer.success_is_rare and not model._path.imitation.active
 
     def test_what_the_user_chose_stays(self, soon):
         decay = {"weight_decay": 0.1, "decoupled_weight_decay": True}
