@@ -134,7 +134,7 @@ class TestOddsMatching:
 class TestTheAgent:
     def test_where_success_is_not_rare_nothing_changes(self):
         models = [
-            make_model(env_kwargs={"length": 2, "vocab_size": 2}, self_imitation=flag).learn(4_000)
+            make_model(env_kwargs={"length": 2, "vocab_size": 3}, self_imitation=flag).learn(4_000)
             for flag in (True, False)
         ]
         assert models[0].replay_buffer._store.end_id > best_episodes.RARE_EPISODES
