@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 
 class CandidateQNetwork(BasePolicy):
-    """Q(s, a) = V(h) + ⟨A·g(h), E_a⟩ − its mean under the prior, for the candidates a of a state with hidden state h.
+    """Q(s, a) = V(h) + A(s, a) − its mean under the prior, for the candidates a of a state with hidden state h.
 
-    E is the language model's output embedding, which stays as it is, and g a layer with a nonlinearity: 49,152 actions
-    cost no head of 28 million parameters. The output is a distribution over ``n_bins`` returns within ``value_range``,
-    as logits; one bin stands for a mean: its share of the range is a Bernoulli variable's, as its logit.
+    A(s, a) = ⟨B·g(h), E_a⟩ + ⟨c, g(h)⟩·log π₀(a|s), where E is the language model's output embedding, which stays as it
+    is, and g a layer with a nonlinearity: 49,152 actions cost no head of 28 million parameters. The second term is a
+    temperature that depends on the state, for rewards that ask how likely a text is. The output is a distribution over
+    ``n_bins`` returns within ``value_range``, as logits; one bin stands for a mean: its share of the range is a
+    Bernoulli variable's, as its logit.
 
     Args:
         observation_space: The environment's.
@@ -64,7 +66,8 @@ class CandidateQNetwork(BasePolicy):
         self.body = _body(hidden_dim, width)
         self.value = nn.Linear(width, n_bins)
         self.query = nn.Linear(width, n_bins * embedding.shape[1])
-        layers = [self.value, self.query]
+        self.sharpness = nn.Linear(width, n_bins)
+        layers = [self.value, self.query, self.sharpness]
         if state_value:
             self.state = nn.Linear(width, 1)
             layers.append(self.state)
@@ -89,7 +92,9 @@ class CandidateQNetwork(BasePolicy):
         else:
             candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype)  # (..., k, D')
             advantages = candidates @ queries.mT  # (..., k, bins)
-        mean = (states.prior().exp().unsqueeze(-1) * advantages).sum(dim=-2, keepdim=True)
+        prior = states.prior().unsqueeze(-1)  # (..., k, 1)
+        advantages = advantages + self.sharpness(features).unsqueeze(-2) * prior.clamp(min=_LEAST_LOG_PROB)
+        mean = (prior.exp() * advantages).sum(dim=-2, keepdim=True)
         return self.value(features).unsqueeze(-2) + advantages - mean
 
     def state_logits(self, states: States) -> Tensor:
@@ -165,7 +170,9 @@ class CandidateQNetwork(BasePolicy):
 
 
 class CandidateRewards(nn.Module):
-    """The reward that each candidate a would earn in a state with hidden state h: b_a + v(h) + ⟨B·g(h), E_a⟩.
+    """The reward that each candidate a would earn in a state with hidden state h: (1 + w(h))·b_a + v(h) + ⟨B·g(h), E_a⟩.
+
+    A token is worth b_a by itself, and more or less in a state: less, say, where much has been said already.
 
     Args:
         hidden_dim: Size D of a hidden state.
@@ -180,7 +187,8 @@ class CandidateRewards(nn.Module):
         self.state = nn.Linear(width, 1)
         self.query = nn.Linear(width, embedding.shape[1])
         self.token = nn.Embedding(len(embedding), 1)
-        _start_small([self.state, self.query])
+        self.worth = nn.Linear(width, 1)
+        _start_small([self.state, self.query, self.worth])
         nn.init.zeros_(self.token.weight)
 
     def forward(self, hidden: Tensor, tokens: Tensor, embedding: Tensor) -> Tensor:
@@ -188,7 +196,8 @@ class CandidateRewards(nn.Module):
         features = self.body(hidden)
         products = candidate_products(self.scale * self.query(features), tokens, embedding)
         # Twenty times the step of the others: a token is seen in few of the states.
-        return 20 * self.token(tokens).squeeze(-1) + self.state(features) + products
+        own = 20 * self.token(tokens).squeeze(-1)
+        return own * (1 + self.worth(features)) + self.state(features) + products
 
 
 def _body(hidden_dim: int, width: int) -> nn.Sequential:
@@ -247,4 +256,5 @@ class _CandidateProducts(torch.autograd.Function):
         return F.embedding_bag(tokens, embedding, per_sample_weights=weights, mode="sum"), None, None
 
 
+_LEAST_LOG_PROB = -20.0  # of a candidate, as the head sees it: that of an illegal one is −∞
 _SUM = 0  # the mode of torch's embedding bags
