@@ -170,7 +170,7 @@ class CandidateQNetwork(BasePolicy):
 
 
 class CandidateRewards(nn.Module):
-    """The reward that each candidate a would earn in a state with hidden state h: (1 + w(h))·b_a + v(h) + ⟨B·g(h), E_a⟩.
+    """The reward of each candidate a in a state with hidden state h: (1 + w(h))·b_a + v(h) + ⟨B·g(h), E_a⟩.
 
     A token is worth b_a by itself, and more or less in a state: less, say, where much has been said already.
 
