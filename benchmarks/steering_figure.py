@@ -16,13 +16,11 @@ from agents.saving.files import atomic_write
 from agents.saving.json_lines import read
 from agents.tuning.plot_style import PLOT_STYLE
 from benchmarks.steering import RESULTS
-from benchmarks.steering_methods import ASKING
 
 app = typer.Typer(add_completion=False)
 LABELS = {
     "plain": "best of n plain samples",
     "ours": "DoubleDQN, one sample",
-    f"ours{ASKING}": "DoubleDQN that asks the reward for every candidate, one sample",
     "reward-look-ahead": "the reward asked for every candidate, nothing learned",
     "temperature": "the model at lower temperatures",
     "look-ahead": "every candidate read and valued (as RAD)",
@@ -63,8 +61,7 @@ def frontiers(rows: list[dict[str, Any]]) -> dict[str, dict[str, Frontier]]:
     for row in rows:
         method, reward, *_ = row["cell"].split("_")
         for point in row["points"]:
-            strength, *asking = point["point"].split(ASKING)
-            found[reward][method + ASKING if asking else method][strength].append(point)
+            found[reward][method][point["point"]].append(point)
     return found
 
 

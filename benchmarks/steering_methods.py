@@ -24,11 +24,8 @@ from textgym.rewards import RewardFunction
 
 LENGTH = 40
 """Tokens of a text."""
-STRENGTHS = (0.7, 1.0, 1.4)
-ASKING_STRENGTHS = (0.7, 1.0, 1.3)
+STRENGTHS = (0.7, 1.0, 1.5)
 LOOK_AHEAD_STRENGTHS = (5.0, 15.0)
-ASKING = ", the reward asked"
-"""What the names of their points end with."""
 TEMPERATURES = (0.9, 0.8, 0.7)
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 CHECKPOINTS = 4
@@ -63,8 +60,8 @@ Points = Iterator[tuple[str, Policy]]
 def ours(task: Task) -> Points:
     """``DoubleDQN`` with a ``LanguageModelPolicy``, at several strengths.
 
-    Where a part of the reward can be asked, that is what the agent learns: asked for every candidate in training, and
-    at use in the points that say so.
+    Where a part of the reward can be asked, that is what the agent learns: it is asked for every candidate in training,
+    and nobody at use.
     """
     asked = ASKED.get(task.reward)
     arguments = {
@@ -76,14 +73,11 @@ def ours(task: Task) -> Points:
     }
     env = make_vec_env("TextGen-v0", n_envs=64, seed=task.seed, env_kwargs=arguments)
     policy: dict[str, Any] = {"model": task.model} | ({} if asked is None else {"candidates": asked.candidates})
-    chosen = merge({} if asked is None else DENSE_STEERING, {"gamma": 1.0, "policy_kwargs": policy})
+    chosen = merge({"gamma": 1.0}, {} if asked is None else DENSE_STEERING, {"policy_kwargs": policy})
     agent = DoubleDQN("LanguageModelPolicy", env, seed=task.seed, **chosen)
     agent.learn(task.tokens)
     for strength in STRENGTHS:
         yield f"strength {strength:g}", Steered(agent, strength)
-    if asked is not None:
-        for strength in ASKING_STRENGTHS:
-            yield f"strength {strength:g}{ASKING}", Steered(agent, strength, asked.reward)
 
 
 def reward_look_ahead(task: Task) -> Points:

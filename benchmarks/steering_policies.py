@@ -96,13 +96,11 @@ class Steered:
     Args:
         agent: The agent.
         strength: How much the values count.
-        reward: Asked of each candidate instead of what was learned of it, where it is given.
     """
 
-    def __init__(self, agent: DoubleDQN, strength: float = 1.0, reward: RewardFunction | None = None) -> None:
+    def __init__(self, agent: DoubleDQN, strength: float = 1.0) -> None:
         assert isinstance(agent.policy, LanguageModelPolicy)
-        self.policy = agent.policy
-        self.strength, self.reward = strength, reward
+        self.policy, self.strength = agent.policy, strength
         self.reader: Reader = self.policy.reader()
 
     @torch.no_grad()
@@ -111,10 +109,7 @@ class Steered:
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
-        asked = None
-        if self.reward is not None:
-            asked = _asked(self.reward, self.policy.language_model, states, rows, lengths, starts)
-        values = self.strength * self.policy.q_net.q_values(states, self.policy.eta, asked)
+        values = self.strength * self.policy.q_net.q_values(states, self.policy.eta)
         plain = self.reader.log_probs
         return with_bonus(plain, states.tokens, (values / self.policy.eta).to(plain)), plain
 

@@ -52,7 +52,9 @@ POLICY_PRESETS: dict[str, Preset] = {
 """Presets by policy, for those that are not made for token sequences, whatever the id."""
 
 DENSE_STEERING: dict[str, Any] = {
-    # A token's own reward has many examples and no noise: many small updates, and what follows it from the next state.
+    # A token's own reward has many examples and no noise: many small updates. What follows it has one noisy example a
+    # state: learned from some thousand texts, it costs more nats than it is worth.
+    "gamma": 0.0,
     "batch_size": 8,
     "updates_per_step": 0.08,
     "policy_kwargs": {"candidate_rewards": True, "lambda_": 0.0, "optimizer_kwargs": {"weight_decay": 1.0}},

@@ -1,8 +1,5 @@
 """A frozen language model as the trunk: what it reads, what the head learns, and how it steers ``generate``."""
 
-import copy
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -423,22 +420,6 @@ def test_products_with_candidates_are_those_with_a_copy_of_their_embeddings():
         found.append((values.detach(), queries.grad))
     for ours, plain in zip(*found, strict=True):
         assert torch.allclose(ours, plain, atol=1e-5)
-
-
-def test_a_temperature_that_depends_on_the_state(model):
-    """Half the log-probability as value, at η, is a temperature of η / (η + ½); illegal candidates stay finite."""
-    network = copy.deepcopy(model.policy.q_net)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.zero_()
-        network.sharpness.bias.fill_(0.5)
-        log_probs = torch.tensor([[0.6, 0.3, 0.1, 0.0]]).log()
-        states = States(torch.randn(1, model.policy.language_model.hidden_dim), torch.arange(4)[None], log_probs)
-        logits = network.logits(states).squeeze(-1)
-    entropy = -sum(p * math.log(p) for p in (0.6, 0.3, 0.1))
-    expected = [0.5 * (math.log(p) + entropy) for p in (0.6, 0.3, 0.1)]
-    assert logits[0, :3].tolist() == pytest.approx(expected, abs=1e-5)
-    assert torch.isfinite(logits).all()
 
 
 def test_what_a_token_is_worth_depends_on_the_state():

@@ -5,12 +5,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from agents import DoubleDQN, make_vec_env
-from agents.double_dqn.language_models.reader import States
 from agents.pruning.language_model import load_language_model
 from agents.saving.json_lines import append, read
 from benchmarks import steering, steering_figure, steering_methods, steering_tasks
-from benchmarks.steering_policies import Finetuned, LookAhead, Plain, RewardLookAhead, Steered, sample
+from benchmarks.steering_policies import Finetuned, LookAhead, Plain, RewardLookAhead, sample
 from tests.agents.tiny_language_models import WORDS, save_llama
 
 
@@ -88,7 +86,7 @@ def test_looking_ahead_is_reading_each_candidate(model):
 
 
 def test_asking_the_reward_is_asking_about_each_candidate(model):
-    """The reward gets the prompt and the text so far with each candidate; ours adds what follows it."""
+    """The reward gets the prompt and the text so far with each candidate."""
 
     def echo(prompts, completions):
         return [
@@ -96,24 +94,14 @@ def test_asking_the_reward_is_asking_about_each_candidate(model):
             for prompt, text in zip(prompts, completions, strict=True)
         ]
 
-    task = {"prompts": ["w1 w2", "w3"], "reward": echo, "tokenizer": model.tokenizer, "max_new_tokens": 3}
-    env = make_vec_env("TextGen-v0", 4, seed=0, env_kwargs=task | {"dense": True})
-    policy_kwargs = {"model": model, "candidates": 3, "width": 16, "candidate_rewards": True, "eta": 0.2}
-    agent = DoubleDQN("LanguageModelPolicy", env, gamma=1.0, seed=0, policy_kwargs=policy_kwargs).learn(60)
     tokens = [model.tokenizer.encode(text) for text in ("w1 w2", "w1 w3")]  # one prompt and no text, one and one
     rows, lengths, starts = np.array(tokens), np.array([2, 2]), np.array([2, 1])
-    for guided, learned in ((RewardLookAhead(model, echo, 10.0, 3), False), (Steered(agent, 2.0, echo), True)):
-        log_policy, log_plain = guided.log_probs(rows, lengths, starts)
-        best, candidates = log_plain.topk(3, dim=1)
-        words = [[model.tokenizer.decode([token]) for token in row] for row in candidates.tolist()]
-        rewards = [echo(["w1 w2"] * 3, words[0]), echo(["w1"] * 3, [f"w3 {word}" for word in words[1]])]
-        bonus = 10.0 * torch.tensor(rewards)
-        if learned:
-            states = States(guided.reader.model.hidden.float().clone(), candidates, best)
-            network = agent.policy.q_net
-            bonus = bonus + 10.0 * network.mean_returns(network.logits(states)).detach()
-        expected = (best + bonus).log_softmax(dim=1) + best.logsumexp(dim=1, keepdim=True)
-        torch.testing.assert_close(log_policy.gather(1, candidates), expected, atol=1e-5, rtol=1e-5)
+    log_policy, log_plain = RewardLookAhead(model, echo, 10.0, 3).log_probs(rows, lengths, starts)
+    best, candidates = log_plain.topk(3, dim=1)
+    words = [[model.tokenizer.decode([token]) for token in row] for row in candidates.tolist()]
+    rewards = [echo(["w1 w2"] * 3, words[0]), echo(["w1"] * 3, [f"w3 {word}" for word in words[1]])]
+    expected = (best + 10.0 * torch.tensor(rewards)).log_softmax(dim=1) + best.logsumexp(dim=1, keepdim=True)
+    torch.testing.assert_close(log_policy.gather(1, candidates), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_fine_tuned_model_diverges_from_the_plain_one_and_leaves_it_alone(model):
@@ -158,9 +146,6 @@ def test_the_figure_has_a_panel_for_each_reward(tmp_path):
         append(results, {"cell": f"ours_keywords_seed{seed}", "points": [point]})
     found = steering_figure.frontiers(read(results))
     assert found.keys() == {"positive", "keywords"} and found["positive"].keys() == {"plain", "ours"}
-    asking = {"point": f"strength 1{steering_methods.ASKING}", "nats": 1.0, "reward": 0.7}
-    apart = steering_figure.frontiers([{"cell": "ours_positive_seed0", "points": [point, asking]}])["positive"]
-    assert apart == {"ours": {"strength 1": [point]}, f"ours{steering_methods.ASKING}": {"strength 1": [asking]}}
     assert [one["nats"] for one in found["positive"]["ours"]["strength 1"]] == [1.0, 3.0]
     assert CliRunner().invoke(steering_figure.app, arguments).exit_code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")

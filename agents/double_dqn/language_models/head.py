@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 
 class CandidateQNetwork(BasePolicy):
-    """Q(s, a) = V(h) + A(s, a) − its mean under the prior, for the candidates a of a state with hidden state h.
+    """Q(s, a) = V(h) + ⟨A·g(h), E_a⟩ − its mean under the prior, for the candidates a of a state with hidden state h.
 
-    A(s, a) = ⟨B·g(h), E_a⟩ + ⟨c, g(h)⟩·log π₀(a|s), where E is the language model's output embedding, which stays as it
-    is, and g a layer with a nonlinearity: 49,152 actions cost no head of 28 million parameters. The second term is a
-    temperature that depends on the state, for rewards that ask how likely a text is. The output is a distribution over
-    ``n_bins`` returns within ``value_range``, as logits; one bin stands for a mean: its share of the range is a
-    Bernoulli variable's, as its logit.
+    E is the language model's output embedding, which stays as it is, and g a layer with a nonlinearity: 49,152 actions
+    cost no head of 28 million parameters. The output is a distribution over ``n_bins`` returns within ``value_range``,
+    as logits; one bin stands for a mean: its share of the range is a Bernoulli variable's, as its logit.
 
     Args:
         observation_space: The environment's.
@@ -66,8 +64,7 @@ class CandidateQNetwork(BasePolicy):
         self.body = _body(hidden_dim, width)
         self.value = nn.Linear(width, n_bins)
         self.query = nn.Linear(width, n_bins * embedding.shape[1])
-        self.sharpness = nn.Linear(width, n_bins)
-        layers = [self.value, self.query, self.sharpness]
+        layers = [self.value, self.query]
         if state_value:
             self.state = nn.Linear(width, 1)
             layers.append(self.state)
@@ -92,9 +89,7 @@ class CandidateQNetwork(BasePolicy):
         else:
             candidates = F.embedding(states.tokens, self.embedding).to(queries.dtype)  # (..., k, D')
             advantages = candidates @ queries.mT  # (..., k, bins)
-        prior = states.prior().unsqueeze(-1)  # (..., k, 1)
-        advantages = advantages + self.sharpness(features).unsqueeze(-2) * prior.clamp(min=_LEAST_LOG_PROB)
-        mean = (prior.exp() * advantages).sum(dim=-2, keepdim=True)
+        mean = (states.prior().exp().unsqueeze(-1) * advantages).sum(dim=-2, keepdim=True)
         return self.value(features).unsqueeze(-2) + advantages - mean
 
     def state_logits(self, states: States) -> Tensor:
@@ -256,5 +251,4 @@ class _CandidateProducts(torch.autograd.Function):
         return F.embedding_bag(tokens, embedding, per_sample_weights=weights, mode="sum"), None, None
 
 
-_LEAST_LOG_PROB = -20.0  # of a candidate, as the head sees it: that of an illegal one is −∞
 _SUM = 0  # the mode of torch's embedding bags
