@@ -53,7 +53,7 @@ POLICY_PRESETS: dict[str, Preset] = {
 
 DENSE_STEERING: dict[str, Any] = {
     # A token's own reward has many examples and no noise: many small updates. What follows it has one noisy example a
-    # state: learned from some thousand texts, it costs more nats than it is worth.
+    # state: learned from some thousand texts, it may cost more nats than it is worth.
     "gamma": 0.0,
     "batch_size": 8,
     "updates_per_step": 0.08,
