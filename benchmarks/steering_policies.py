@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from agents import DoubleDQN
 from agents.double_dqn.language_models.asking import rewards_with, with_bonus
 from agents.double_dqn.language_models.policy import LanguageModelPolicy
-from agents.double_dqn.language_models.reader import Reader, States
+from agents.double_dqn.language_models.reader import Reader
 from textgym.language_models import HuggingFaceLM
 from textgym.language_models.key_values import append
 from textgym.rewards import RewardFunction
@@ -134,7 +134,9 @@ class RewardLookAhead:
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Policy`."""
         states = self.reader.read(np.where(rows == PAD, self.reader.pad_id, rows))
-        asked = _asked(self.reward, self.model, states, rows, lengths, starts)
+        prompts = [row[:start].tolist() for row, start in zip(rows, starts, strict=True)]
+        texts = [row[start:end].tolist() for row, start, end in zip(rows, starts, lengths, strict=True)]
+        asked = rewards_with(self.reward, self.model.tokenizer, prompts, texts, states.tokens)
         plain = self.reader.log_probs
         return with_bonus(plain, states.tokens, self.strength * asked), plain
 
@@ -172,20 +174,6 @@ class LookAhead:
         with torch.inference_mode():
             output, _ = append(trunk, cache, kept, new, lm.context_length, input_ids=tokens.view(-1, 1))
         return output.last_hidden_state[:, 0].clone().view(*tokens.shape, -1)
-
-
-def _asked(
-    reward: RewardFunction,
-    model: HuggingFaceLM,
-    states: States,
-    rows: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    starts: NDArray[np.int64],
-) -> Tensor:
-    """The reward of each text with each of its candidates, ``(n, k)``."""
-    prompts = [row[:start].tolist() for row, start in zip(rows, starts, strict=True)]
-    texts = [row[start:end].tolist() for row, start, end in zip(rows, starts, lengths, strict=True)]
-    return rewards_with(reward, model.tokenizer, prompts, texts, states.tokens)
 
 
 def sample(
